@@ -1,4 +1,7 @@
-"""The tensor shapes everyone speaks of. Images are NCHW floats in [-1, 1]; sigma is a noise std in those units."""
+"""The tensor shapes everyone speaks of.
+
+Images are NCHW floats in [-1, 1]; a sigma is a noise standard deviation in those units.
+"""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
