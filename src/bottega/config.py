@@ -164,7 +164,7 @@ def _decode_tuple(hint: Any, data: Json, where: str) -> tuple[Any, ...]:
 def _decode_union(options: list[Any], data: Json, where: str) -> Any:
     if data is None and type(None) in options:
         return None
-    classes = {o.__name__: o for o in options if dataclasses.is_dataclass(o)}
+    classes = {_name(o): o for o in options if dataclasses.is_dataclass(o)}
     if isinstance(data, dict) and classes:
         kind = data.get("kind")
         if kind is None and len(classes) == 1:
