@@ -1,0 +1,61 @@
+"""The mathematics of diffusion: everything between a network and a picture speaks ``Denoise``."""
+
+from bottega.diffusion.augmentation import AugmentationLevels as AugmentationLevels
+from bottega.diffusion.augmentation import augment_low_res as augment_low_res
+from bottega.diffusion.augmentation import level_to_sigma as level_to_sigma
+from bottega.diffusion.denoiser import Denoise as Denoise
+from bottega.diffusion.denoiser import Denoiser as Denoiser
+from bottega.diffusion.denoiser import EDMPrecond as EDMPrecond
+from bottega.diffusion.denoiser import Noise as Noise
+from bottega.diffusion.denoiser import Scalings as Scalings
+from bottega.diffusion.denoiser import Step as Step
+from bottega.diffusion.grids import GRIDS as GRIDS
+from bottega.diffusion.grids import explicit as explicit
+from bottega.diffusion.grids import exponential as exponential
+from bottega.diffusion.grids import find_grid as find_grid
+from bottega.diffusion.grids import karras as karras
+from bottega.diffusion.grids import log_snr as log_snr
+from bottega.diffusion.guidance import autoguided as autoguided
+from bottega.diffusion.guidance import guided as guided
+from bottega.diffusion.guidance import guided_jointly as guided_jointly
+from bottega.diffusion.loss import edm_loss as edm_loss
+from bottega.diffusion.noise import LogNormal as LogNormal
+from bottega.diffusion.samplers import SAMPLERS as SAMPLERS
+from bottega.diffusion.samplers import dpmpp_2m as dpmpp_2m
+from bottega.diffusion.samplers import euler as euler
+from bottega.diffusion.samplers import find_sampler as find_sampler
+from bottega.diffusion.samplers import heun as heun
+from bottega.diffusion.thresholding import Dynamic as Dynamic
+from bottega.diffusion.thresholding import Static as Static
+from bottega.diffusion.thresholding import thresholded as thresholded
+
+__all__ = [
+    "GRIDS",
+    "SAMPLERS",
+    "AugmentationLevels",
+    "Denoise",
+    "Denoiser",
+    "Dynamic",
+    "EDMPrecond",
+    "LogNormal",
+    "Noise",
+    "Scalings",
+    "Static",
+    "Step",
+    "augment_low_res",
+    "autoguided",
+    "dpmpp_2m",
+    "edm_loss",
+    "euler",
+    "explicit",
+    "exponential",
+    "find_grid",
+    "find_sampler",
+    "guided",
+    "guided_jointly",
+    "heun",
+    "karras",
+    "level_to_sigma",
+    "log_snr",
+    "thresholded",
+]
