@@ -8,7 +8,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from bottega.errors import ConfigError, nearest
@@ -65,7 +65,7 @@ def override(config: T, assignments: Mapping[str, str]) -> T:
     return config
 
 
-def parse_assignments(items: typing.Iterable[str]) -> dict[str, str]:
+def parse_assignments(items: Iterable[str]) -> dict[str, str]:
     """Read ``a.b=c`` texts, as the command line's ``--set`` takes them."""
     pairs: dict[str, str] = {}
     for item in items:
