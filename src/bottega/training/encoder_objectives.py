@@ -1,0 +1,263 @@
+"""How the small encoders learn: T5 by filling hidden spans, CLIP by telling which caption belongs to which picture."""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from bottega.conditioning.misspelling import misspell
+from bottega.conditioning.pictures import PicturePreparation
+from bottega.data import Batch
+from bottega.errors import ConfigError
+from bottega.training.objective import Loss
+
+_IGNORED = -100  # the label that torch's cross-entropy skips
+_MAX_LOGIT_SCALE = math.log(100)  # CLIP's cap on the learned inverse temperature
+
+
+class SpanCorruption:
+    """T5's objective: some spans of a text are hidden behind sentinels, and the decoder writes them.
+
+    Source: Raffel et al. 2019 (arXiv:1910.10683), section 3.1.4: 15% of tokens in spans of mean length 3. We misspell
+    some texts first, and add names and keywords to the captions.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        texts: Sequence[str] = (),
+        texts_frac: float = 0.25,
+        hidden_frac: float = 0.15,
+        mean_span: float = 3.0,
+        misspelt_frac: float = 0.1,
+    ) -> None:
+        """Learn with this tokenizer.
+
+        Args:
+            tokenizer: From `train_tokenizer` with kind ``t5``.
+            texts: Names, keywords and whatever else the encoder should have read.
+            texts_frac: How many of ``texts`` join a batch, as a fraction of its captions.
+            hidden_frac: Share of a text's tokens that is hidden.
+            mean_span: Mean length of a hidden span, in tokens.
+            misspelt_frac: Share of texts with a misspelt word.
+        """
+        for name, value in (("texts_frac", texts_frac), ("misspelt_frac", misspelt_frac)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name} must be in [0, 1], got {value}")
+        if not 0 < hidden_frac < 1 or mean_span < 1:
+            raise ConfigError(
+                f"hidden_frac must be in (0, 1) and mean_span at least 1, got {hidden_frac} and {mean_span}"
+            )
+        self._backend = _plain_backend(tokenizer)
+        self._end = int(tokenizer.eos_token_id)
+        self._pad = int(tokenizer.pad_token_id)
+        self._sentinels = _sentinels(tokenizer)
+        self._max_tokens = int(tokenizer.model_max_length)
+        self._texts = tuple(texts)
+        self._texts_frac = texts_frac if self._texts else 0.0
+        self._hidden_frac = hidden_frac
+        self._mean_span = mean_span
+        self._misspelt_frac = misspelt_frac
+
+    def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
+        """The mean cross-entropy of hidden tokens, each token weighing the same."""
+        rng = _fork(generator)
+        extra = round(len(batch) * self._texts_frac)
+        texts = [*batch.captions, *(rng.choice(self._texts) for _ in range(extra))]
+        texts = [misspell(t, rng) if rng.random() < self._misspelt_frac else t for t in texts]
+        device = next(network.parameters()).device
+        inputs, labels = self.corrupt(texts, rng)
+        inputs, labels = inputs.to(device), labels.to(device)
+        logits = network(
+            input_ids=inputs, attention_mask=(inputs != self._pad).long(), labels=labels
+        ).logits.float()
+        losses = F.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="none"
+        )
+        real = labels.flatten() != _IGNORED
+        total = losses.sum() / real.sum()
+        with torch.no_grad():
+            right = (logits.flatten(0, 1).argmax(dim=1) == labels.flatten()) & real
+        return Loss(total=total, metrics={"token_accuracy": right.sum() / real.sum()})
+
+    def corrupt(
+        self, texts: Sequence[str], rng: random.Random
+    ) -> tuple[Int[Tensor, "batch inputs"], Int[Tensor, "batch labels"]]:
+        """Hide spans of each text: what the encoder reads, and what the decoder writes (padded with -100)."""
+        inputs: list[list[int]] = []
+        labels: list[list[int]] = []
+        for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False):
+            ids = encoding.ids[: self._max_tokens - 1]
+            hidden = hidden_spans(
+                len(ids),
+                rng,
+                hidden_frac=self._hidden_frac,
+                mean_span=self._mean_span,
+                max_spans=len(self._sentinels),
+            )
+            seen, wanted = self._split(ids, hidden)
+            inputs.append(seen)
+            labels.append(wanted)
+        return _padded(inputs, self._pad), _padded(labels, _IGNORED)
+
+    def _split(self, ids: list[int], hidden: list[bool]) -> tuple[list[int], list[int]]:
+        seen: list[int] = []
+        wanted: list[int] = []
+        spans = 0
+        for at, token in enumerate(ids):
+            if not hidden[at]:
+                seen.append(token)
+                continue
+            if at == 0 or not hidden[at - 1]:
+                seen.append(self._sentinels[spans])
+                wanted.append(self._sentinels[spans])
+                spans += 1
+            wanted.append(token)
+        return [*seen, self._end], [*wanted, self._end]
+
+
+def hidden_spans(
+    length: int, rng: random.Random, *, hidden_frac: float, mean_span: float, max_spans: int
+) -> list[bool]:
+    """Which of ``length`` tokens to hide: spans apart from each other, the first token seen where that is possible.
+
+    Source: ``random_spans_noise_mask`` of the T5 code: both the hidden and the seen tokens are cut into equally many
+    random pieces, which then alternate.
+    """
+    if length == 0:
+        return []
+    if length == 1:
+        return [True]
+    num_hidden = min(max(round(length * hidden_frac), 1), length - 1)
+    num_spans = min(max(round(num_hidden / mean_span), 1), max_spans, length - num_hidden)
+    hidden = _pieces(num_hidden, num_spans, rng)
+    seen = _pieces(length - num_hidden, num_spans, rng)
+    mask: list[bool] = []
+    for visible, covered in zip(seen, hidden, strict=True):
+        mask += [False] * visible + [True] * covered
+    # Half of the time the text is read backwards: otherwise its last token would always be hidden.
+    return mask if rng.random() < 0.5 else mask[::-1]
+
+
+class ClipContrast:
+    """CLIP's objective: of all captions in the batch, which one belongs to this picture, and the other way round.
+
+    Equal captions in a batch are all right answers for each other's pictures, sharing the probability evenly, so that
+    no pair is punished for being told apart from its twin.
+
+    Source: Radford et al. 2021 (arXiv:2103.00020), Figure 3, with the temperature capped at 100 as there.
+    """
+
+    def __init__(
+        self, tokenizer: Any, preparation: PicturePreparation, *, misspelt_frac: float = 0.1
+    ) -> None:
+        """Learn with this tokenizer and this way of preparing pictures.
+
+        Args:
+            tokenizer: From `train_tokenizer` with kind ``clip``.
+            preparation: The image tower's.
+            misspelt_frac: Share of captions with a misspelt word.
+        """
+        if not 0 <= misspelt_frac <= 1:
+            raise ConfigError(f"misspelt_frac must be in [0, 1], got {misspelt_frac}")
+        self._backend = _plain_backend(tokenizer)
+        self._backend.enable_truncation(int(tokenizer.model_max_length))
+        self._pad = int(tokenizer.pad_token_id)
+        self._preparation = preparation
+        self._misspelt_frac = misspelt_frac
+
+    def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
+        """The mean of both directions' cross-entropies."""
+        rng = _fork(generator)
+        captions = [
+            misspell(text, rng) if rng.random() < self._misspelt_frac else text
+            for text in batch.captions
+        ]
+        weight = next(network.parameters())
+        ids = _padded([e.ids for e in self._backend.encode_batch(captions)], self._pad)
+        pixels = self._preparation(batch.clean()).to(weight.device, weight.dtype)
+        text, image = _embeddings(network, ids.to(weight.device), pixels)
+        scale = network.logit_scale.float().clamp(max=_MAX_LOGIT_SCALE).exp()  # pyright: ignore
+        logits = scale * text @ image.T
+        same = _same_captions(batch.captions).to(weight.device)
+        per_image = (_cross_entropy(logits, same) + _cross_entropy(logits.T, same)) / 2
+        with torch.no_grad():
+            right = same.gather(1, logits.argmax(dim=1, keepdim=True)).float().mean()
+        return Loss(
+            total=per_image.mean(),
+            per_image=per_image.detach(),
+            metrics={"accuracy": right, "scale": scale.detach()},
+        )
+
+
+def _embeddings(
+    network: Any, ids: Int[Tensor, "batch tokens"], pixels: Float[Tensor, "batch 3 height width"]
+) -> tuple[Float[Tensor, "batch width"], Float[Tensor, "batch width"]]:
+    text = network.get_text_features(input_ids=ids).pooler_output
+    image = network.get_image_features(pixel_values=pixels).pooler_output
+    return F.normalize(text.float(), dim=1), F.normalize(image.float(), dim=1)
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "batch batch"], same: Bool[Tensor, "batch batch"]
+) -> Float[Tensor, "batch"]:
+    """Cross-entropy against the even distribution over all right answers."""
+    target = same.float() / same.sum(dim=1, keepdim=True)
+    return -(target * logits.log_softmax(dim=1)).sum(dim=1)
+
+
+def _same_captions(captions: Sequence[str]) -> Bool[Tensor, "batch batch"]:
+    numbers: dict[str, int] = {}
+    keys = [" ".join(caption.lower().split()) for caption in captions]
+    groups = torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
+    return groups[:, None] == groups[None, :]
+
+
+def _pieces(total: int, count: int, rng: random.Random) -> list[int]:
+    """Cut ``total`` into ``count`` random parts of at least one."""
+    cuts = [0, *sorted(rng.sample(range(1, total), count - 1)), total]
+    return [cuts[i + 1] - cuts[i] for i in range(count)]
+
+
+def _fork(generator: torch.Generator) -> random.Random:
+    """A quick source of Python randomness that follows from the generator."""
+    seed = torch.randint(0, 2**62, (1,), generator=generator, device=generator.device)
+    return random.Random(int(seed))
+
+
+def _plain_backend(tokenizer: Any) -> Any:
+    """A copy of the fast tokenizer that neither pads nor cuts."""
+    import tokenizers
+
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def _sentinels(tokenizer: Any) -> list[int]:
+    vocabulary = tokenizer.get_vocab()
+    found: list[int] = []
+    while (token := f"<extra_id_{len(found)}>") in vocabulary:
+        found.append(vocabulary[token])
+    if not found:
+        raise ConfigError("span corruption needs a tokenizer with sentinels <extra_id_0>, ...")
+    return found
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Int[Tensor, "batch length"]:
+    length = max(len(row) for row in rows)
+    table = np.full((len(rows), length), value, dtype=np.int64)
+    for at, row in enumerate(rows):
+        table[at, : len(row)] = row
+    return torch.from_numpy(table)
+
+
+__all__ = ["ClipContrast", "SpanCorruption", "hidden_spans"]
