@@ -1,0 +1,30 @@
+"""Weights on disk: a folder with a manifest and safetensors files, written whole or not at all."""
+
+from bottega.checkpoint.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, load_manifest
+from bottega.checkpoint.retention import Retention, latest_good, list_checkpoints, name_for, prune
+from bottega.checkpoint.store import (
+    load_module,
+    load_strictly,
+    load_tensors,
+    save_checkpoint,
+    save_module,
+    verify,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "Manifest",
+    "Retention",
+    "latest_good",
+    "list_checkpoints",
+    "load_manifest",
+    "load_module",
+    "load_strictly",
+    "load_tensors",
+    "name_for",
+    "prune",
+    "save_checkpoint",
+    "save_module",
+    "verify",
+]

@@ -1,0 +1,121 @@
+"""The folder of a run: where its settings, journal, checkpoints and previews lie, and who may write there."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bottega.errors import InputError
+
+
+class RunDir:
+    """One run's folder, made when it is not there yet.
+
+    ``config.json`` holds the resolved settings, ``journal.jsonl`` what happened, ``checkpoints/`` the states to resume
+    from, ``previews/`` sheets painted on the way, ``tensorboard/`` curves.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open or make the folder.
+
+        Raises:
+            InputError: If it cannot be made or written to.
+        """
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the run folder {self.path}: {error.strerror}") from None
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise InputError(f"cannot write to the run folder {self.path}; choose another")
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.path / "config.json"
+
+    @property
+    def journal(self) -> Path:
+        """One JSON object per line: what the run reported."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """States to resume from, ``images-000512000`` and so on."""
+        return self.path / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        """Sheets painted while training."""
+        return self.path / "previews"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file of the run, whole or not at all."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, text.encode())
+        return target
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock dies with the process.
+
+        Raises:
+            InputError: If a run is at work here already.
+        """
+        with (self.path / ".lock").open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                handle.seek(0)
+                owner = handle.read().strip()
+                who = f"process {owner}" if owner else "another process"
+                raise InputError(
+                    f"{self.path} is in use by {who}; stop it, or choose another folder"
+                ) from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old content or the new one, never a part."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+__all__ = ["RunDir", "sync_folder", "write_atomically"]

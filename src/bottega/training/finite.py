@@ -1,0 +1,90 @@
+"""Stops a run whose loss is not a number, and says on which pictures it happened."""
+
+import json
+import math
+
+import torch
+
+from bottega.errors import TrainingError
+from bottega.rundir import RunDir
+from bottega.training.state import StepReport
+
+_SHOWN = 4
+"""How many of a step's pictures the message names; the file names them all."""
+
+
+class FiniteGuard:
+    """Looks at each step's loss and gradient length.
+
+    On a CPU a step is judged before the weights move. On an accelerator it is judged one step later, when its numbers
+    have arrived anyway, and always before anything is saved: the checkpoints on disk never hold what is not finite.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        """Write what went wrong into ``run``."""
+        self._run = run
+        self._pending: tuple[StepReport, torch.Tensor] | None = None
+
+    def watch(self, report: StepReport) -> None:
+        """Take note of a step, and judge it or the one before.
+
+        Raises:
+            TrainingError: If that step's loss or gradient is not finite.
+        """
+        numbers = torch.stack([report.loss.detach().float(), report.grad_norm.detach().float()])
+        self.settle()
+        self._pending = (report, numbers)
+        if numbers.device.type == "cpu":
+            self.settle()
+
+    def settle(self) -> None:
+        """Judge the step that is still waiting, if one is."""
+        if self._pending is None:
+            return
+        report, numbers = self._pending
+        self._pending = None
+        loss, grad_norm = numbers.tolist()
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise TrainingError(self._describe(report, loss, grad_norm))
+
+    def _describe(self, report: StepReport, loss: float, grad_norm: float) -> str:
+        rows = _rows(report)
+        guilty = [row for row in rows if not math.isfinite(row.get("loss", math.nan))]
+        facts = {
+            "images_seen": report.images_seen,
+            "loss": str(loss),
+            "grad_norm": str(grad_norm),
+            "pictures": [{k: str(v) if k == "loss" else v for k, v in row.items()} for row in rows],
+        }
+        path = self._run.write_text(
+            f"failure-images-{report.images_seen:09d}.json", json.dumps(facts, indent=2) + "\n"
+        )
+        what = "loss" if not math.isfinite(loss) else "gradient"
+        named = "; ".join(_name(row) for row in guilty[:_SHOWN])
+        return (
+            f"the {what} was not finite at images_seen {report.images_seen} (loss {loss:g}, gradient length "
+            f"{grad_norm:g}), on: {named}. All of the step's pictures are listed in {path}. The last checkpoint is "
+            "intact: resume with a lower learning_rate or a smaller clip_norm"
+        )
+
+
+def _rows(report: StepReport) -> list[dict[str, object]]:
+    losses = (
+        [math.nan] * len(report.indices) if report.per_image is None else report.per_image.tolist()
+    )
+    sigmas = [None] * len(report.indices) if report.sigma is None else report.sigma.tolist()
+    return [
+        {"index": index, "caption": caption, "sigma": sigma, "loss": loss}
+        for index, caption, sigma, loss in zip(
+            report.indices, report.captions, sigmas, losses, strict=True
+        )
+    ]
+
+
+def _name(row: dict[str, object]) -> str:
+    sigma = row["sigma"]
+    noise = f" at sigma {sigma:.4g}" if isinstance(sigma, float) else ""
+    return f"index {row['index']} {row['caption']!r}{noise}"
+
+
+__all__ = ["FiniteGuard"]
