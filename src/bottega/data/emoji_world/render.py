@@ -1,0 +1,92 @@
+"""Draw a plan: the picture, which pixel belongs to what, and the exact edges."""
+
+import numpy as np
+from jaxtyping import Bool, Int8, UInt8
+from numpy import ndarray
+
+from bottega.data.emoji_world.plan import PlacedWord, Plan
+from bottega.data.emoji_world.sprites import Sprite, lay, store
+from bottega.data.emoji_world.styles import apply_style
+from bottega.data.emoji_world.vocabulary import thing_named
+from bottega.errors import InputError
+
+Picture = UInt8[ndarray, "height width 3"]
+Labels = Int8[ndarray, "height width"]
+
+_INK = (24, 24, 28)
+_PAPER = (250, 250, 246)
+
+
+def render(plan: Plan, size: int) -> Picture:
+    """The plan's picture, ``size`` pixels square; the same plan always gives the same bytes."""
+    picture = _ground(plan, size)
+    for sprite, top, left in _sprites(plan, size):
+        lay(picture, sprite, top, left)
+    if plan.style != "plain":
+        return apply_style(picture, labels(plan, size) > 0, plan.style, plan.shade)
+    return picture
+
+
+def labels(plan: Plan, size: int) -> Labels:
+    """Whose each pixel is: 0 the ground, i + 1 object i, and one more for the written word."""
+    owners = np.zeros((size, size), np.int8)
+    for owner, (sprite, top, left) in enumerate(_sprites(plan, size), start=1):
+        height, width = sprite.solid.shape
+        owners[top : top + height, left : left + width][sprite.solid] = owner
+    return owners
+
+
+def edges(plan: Plan, size: int) -> Bool[ndarray, "height width"]:
+    """The outline of every thing as far as it is seen: its pixels that touch another's or the ground."""
+    owners = labels(plan, size)
+    padded = np.pad(owners, 1)
+    inner = padded[1:-1, 1:-1]
+    differs = np.zeros(owners.shape, bool)
+    for shifted in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
+        differs |= inner != shifted
+    return differs & (owners > 0)
+
+
+def _ground(plan: Plan, size: int) -> Picture:
+    if not 8 <= size <= 1024:
+        raise InputError(f"a picture of the world is 8 to 1024 pixels wide, got {size}")
+    picture = np.empty((size, size, 3), np.uint8)
+    picture[:] = plan.shade
+    word = plan.word
+    if word is not None and word.plate:
+        left, top, right, bottom = _plate(word, size)
+        picture[top:bottom, left:right] = _PAPER
+    return picture
+
+
+def _sprites(plan: Plan, size: int) -> list[tuple[Sprite, int, int]]:
+    """Every sprite with its top and left pixel, in drawing order."""
+    sprites = store()
+    placed: list[tuple[Sprite, int, int]] = []
+    for thing in plan.objects:
+        pixels = min(size, max(2, round(thing.size * size)))
+        left = min(size - pixels, max(0, round((thing.x - thing.size / 2) * size)))
+        top = min(size - pixels, max(0, round((thing.y - thing.size / 2) * size)))
+        placed.append((sprites.get(thing_named(thing.thing).char, pixels, thing.tint), top, left))
+    word = plan.word
+    if word is not None:
+        colour = _INK if word.plate or sum(plan.shade) > 300 else _PAPER
+        sprite = sprites.word(word.text, min(size, max(4, round(word.width * size))), colour)
+        height, width = sprite.solid.shape
+        left = min(size - width, max(0, round(word.x * size - width / 2)))
+        top = min(size - height, max(0, round(word.y * size - height / 2)))
+        placed.append((sprite, top, left))
+    return placed
+
+
+def _plate(word: PlacedWord, size: int) -> tuple[int, int, int, int]:
+    """The plate behind a word: left, top, right, bottom in pixels."""
+    sprite = store().word(word.text, min(size, max(4, round(word.width * size))), _INK)
+    height, width = sprite.solid.shape
+    margin = max(1, round(size * 0.035))
+    left = round(word.x * size - width / 2) - margin
+    top = round(word.y * size - height / 2) - margin
+    return max(0, left), max(0, top), left + width + 2 * margin, top + height + 2 * margin
+
+
+__all__ = ["Labels", "Picture", "edges", "labels", "render"]
