@@ -1,7 +1,10 @@
 """The training loop and everything that turns with it."""
 
 from bottega.training.config import EmaConfig, TrainConfig
+from bottega.training.denoiser_objective import DenoiserObjective, picture_share, shrink
+from bottega.training.embedded import EmbeddedSource
 from bottega.training.engine import AccelerateEngine, Engine, LocalEngine
+from bottega.training.export import averaged_weights, export_ema, load_ema
 from bottega.training.hooks import (
     CheckpointHook,
     Hook,
@@ -11,6 +14,7 @@ from bottega.training.hooks import (
 )
 from bottega.training.objective import Loss, Objective
 from bottega.training.optim import Adafactor, AdamW
+from bottega.training.progress import ProgressHook
 from bottega.training.schedules import Constant, Cosine, InverseSqrt, Linear
 from bottega.training.state import StepReport, TrainState
 from bottega.training.trainer import fit
@@ -22,7 +26,9 @@ __all__ = [
     "CheckpointHook",
     "Constant",
     "Cosine",
+    "DenoiserObjective",
     "EmaConfig",
+    "EmbeddedSource",
     "Engine",
     "Hook",
     "InverseSqrt",
@@ -32,9 +38,15 @@ __all__ = [
     "Loss",
     "Objective",
     "PreviewHook",
+    "ProgressHook",
     "StepReport",
     "TensorBoardHook",
     "TrainConfig",
     "TrainState",
+    "averaged_weights",
+    "export_ema",
     "fit",
+    "load_ema",
+    "picture_share",
+    "shrink",
 ]

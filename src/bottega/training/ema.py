@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bottega.errors import CheckpointError
 from bottega.training.config import EmaConfig
+from bottega.training.foreach import lerp_each
 
 
 def gamma_from_std(std: float) -> float:
@@ -53,7 +54,7 @@ class Ema:
             return
         weights = [t.detach() for t in tensors]
         for name, average in self.averages.items():
-            torch._foreach_lerp_(average, weights, 1 - self._decay(name, images_seen))
+            lerp_each(average, weights, 1 - self._decay(name, images_seen))
         self.updated_at = images_seen
 
     def _decay(self, name: str, images_seen: int) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -49,12 +50,12 @@ class FiniteGuard:
 
     def _describe(self, report: StepReport, loss: float, grad_norm: float) -> str:
         rows = _rows(report)
-        guilty = [row for row in rows if not math.isfinite(row.get("loss", math.nan))]
+        guilty = [row for row in rows if not math.isfinite(row.loss)]
         facts = {
             "images_seen": report.images_seen,
             "loss": str(loss),
             "grad_norm": str(grad_norm),
-            "pictures": [{k: str(v) if k == "loss" else v for k, v in row.items()} for row in rows],
+            "pictures": [{**row._asdict(), "loss": str(row.loss)} for row in rows],
         }
         path = self._run.write_text(
             f"failure-images-{report.images_seen:09d}.json", json.dumps(facts, indent=2) + "\n"
@@ -68,23 +69,25 @@ class FiniteGuard:
         )
 
 
-def _rows(report: StepReport) -> list[dict[str, object]]:
-    losses = (
-        [math.nan] * len(report.indices) if report.per_image is None else report.per_image.tolist()
-    )
-    sigmas = [None] * len(report.indices) if report.sigma is None else report.sigma.tolist()
-    return [
-        {"index": index, "caption": caption, "sigma": sigma, "loss": loss}
-        for index, caption, sigma, loss in zip(
-            report.indices, report.captions, sigmas, losses, strict=True
-        )
-    ]
+class _Row(NamedTuple):
+    index: int
+    caption: str
+    sigma: float | None
+    loss: float
 
 
-def _name(row: dict[str, object]) -> str:
-    sigma = row["sigma"]
-    noise = f" at sigma {sigma:.4g}" if isinstance(sigma, float) else ""
-    return f"index {row['index']} {row['caption']!r}{noise}"
+def _rows(report: StepReport) -> list[_Row]:
+    """One row per picture; a loss that is not known counts as guilty."""
+    count = len(report.indices)
+    losses = [math.nan] * count if report.per_image is None else report.per_image.tolist()
+    sigmas = [None] * count if report.sigma is None else report.sigma.tolist()
+    rows = zip(report.indices, report.captions, sigmas, losses, strict=True)
+    return [_Row(*row) for row in rows]
+
+
+def _name(row: _Row) -> str:
+    noise = "" if row.sigma is None else f" at sigma {row.sigma:.4g}"
+    return f"index {row.index} {row.caption!r}{noise}"
 
 
 __all__ = ["FiniteGuard"]

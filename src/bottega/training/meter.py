@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bottega.training.engine import Engine
+from bottega.training.engine import Engine, LocalEngine
 from bottega.training.state import StepReport
 
 _SMOOTHING = 0.9
@@ -66,6 +66,10 @@ class Meter:
         if self._images is None:
             self._images = report.images_seen - len(report.indices)
         self._reports.append(report)
+
+    def take_local(self) -> Summary | None:
+        """Like `take`, from this process alone; for what only one process does."""
+        return self.take(LocalEngine())
 
     def take(self, engine: Engine) -> Summary | None:
         """Everything since the last time, over all processes; None when there was no step."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bottega.errors import ConfigError
+from bottega.training.foreach import add_each, copy_each, joint_norm, scale_each
 
 Precision = Literal["bf16", "fp32"]
 
@@ -30,7 +31,9 @@ class Masters:
         trainable = {n: p for n, p in network.named_parameters() if p.requires_grad}
         if not trainable:
             raise ConfigError("the network has no parameter that requires a gradient")
-        network.to(memory_format=torch.channels_last)
+        for parameter in network.parameters():
+            if parameter.ndim == 4:  # what convolutions want, on CPUs and tensor cores alike
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         exact = {n: p.detach().float().clone() for n, p in trainable.items()}
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         for parameter in network.parameters():
@@ -69,9 +72,9 @@ class Masters:
             master.grad = total
             parameter.grad = None
         if fresh[0]:
-            torch._foreach_copy_(fresh[0], fresh[1])
+            copy_each(fresh[0], fresh[1])
         if more[0]:
-            torch._foreach_add_(more[0], more[1])
+            add_each(more[0], more[1])
 
     def gradients(self) -> list[Tensor]:
         """The gradients collected so far; a parameter that took no part has none."""
@@ -81,7 +84,7 @@ class Masters:
     def publish(self) -> None:
         """Round the masters into the network's parameters."""
         if self.separate:
-            torch._foreach_copy_(self.parameters, self.tensors)
+            copy_each(self.parameters, self.tensors)
 
     @torch.no_grad()
     def fill(self, tensors: Sequence[Tensor]) -> None:
@@ -99,13 +102,12 @@ def clip_gradients(gradients: Sequence[Tensor], max_norm: float | None) -> Tenso
     """
     if not gradients:
         return torch.zeros(())
-    norms = torch._foreach_norm(list(gradients))
-    norm = torch.linalg.vector_norm(torch.stack(norms))
+    norm = joint_norm(gradients)
     if max_norm is None:
         return norm
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     if norm.device.type != "cpu" or scale.item() < 1:
-        torch._foreach_mul_(list(gradients), scale)
+        scale_each(gradients, scale)
     return norm
 
 

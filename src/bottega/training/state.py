@@ -71,7 +71,7 @@ class TrainState:
         masters = self.masters.by_name()
         groups = {
             "network": {**masters, **_untrained(self.network)},
-            "optimizer": optimizer_tensors(self.optimizer, self._keyed()),
+            "optimizer": optimizer_tensors(self.optimizer, self.keyed()),
         }
         for name, average in self.ema.averages.items():
             groups[f"ema-{name}"] = dict(zip(self.masters.names, average, strict=True))
@@ -87,7 +87,8 @@ class TrainState:
                 total.update(plain.numpy().data)
         return total.hexdigest()
 
-    def _keyed(self) -> dict[str, Tensor]:
+    def keyed(self) -> dict[str, Tensor]:
+        """The very tensors the optimiser moves, by name."""
         return dict(zip(self.masters.names, self.masters.tensors, strict=True))
 
 
@@ -120,7 +121,7 @@ def save_state(state: TrainState) -> Manifest:
         config={"train": configs.to_json(state.config), "about": state.about},
         images_seen=state.images_seen,
         parent=state.parent,
-        extra={"ema_updated_at": state.ema.updated_at, "trained": state.masters.names},
+        extra={"ema_updated_at": state.ema.updated_at, "tied": _tied(state.network)},
     )
     state.parent = manifest.digest
     return manifest
@@ -148,7 +149,7 @@ def restore_state(state: TrainState, folder: Path) -> None:
         for name, tensor in _untrained(state.network).items():
             tensor.copy_(read["network"][name])
     state.masters.fill([read["network"][name] for name in names])
-    fill_optimizer(state.optimizer, state._keyed(), read["optimizer"])
+    fill_optimizer(state.optimizer, state.keyed(), read["optimizer"])
     saved_averages: dict[str, list[Tensor]] = {}
     for average in averages:
         tensors = load_tensors(folder, f"ema-{average}", manifest=manifest)
@@ -159,16 +160,13 @@ def restore_state(state: TrainState, folder: Path) -> None:
     state.parent = manifest.digest
 
 
-def full_state(network: nn.Module, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's ``state_dict`` with the trained weights replaced, tied names included."""
-    owners = {id(p): name for name, p in network.named_parameters()}
-    every = dict(network.named_parameters(remove_duplicate=False))
-    state: dict[str, Tensor] = {}
-    for key, tensor in network.state_dict().items():
-        parameter = every.get(key)
-        owner = None if parameter is None else owners[id(parameter)]
-        state[key] = tensor if owner is None else trained.get(owner, tensor)
-    return state
+def _tied(network: nn.Module) -> dict[str, str]:
+    """Further names of trained weights that are known by several, each with the name they are saved under."""
+    owners = {id(p): name for name, p in network.named_parameters() if p.requires_grad}
+    every = network.named_parameters(remove_duplicate=False)
+    return {
+        alias: owners[id(p)] for alias, p in every if id(p) in owners and owners[id(p)] != alias
+    }
 
 
 def _untrained(network: nn.Module) -> dict[str, Tensor]:
@@ -201,7 +199,6 @@ __all__ = [
     "StepReport",
     "TrainState",
     "about_json",
-    "full_state",
     "join",
     "new_state",
     "restore_state",

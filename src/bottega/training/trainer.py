@@ -7,7 +7,7 @@ of the position, so a run that was killed and resumed ends with the same bits as
 import dataclasses
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -231,7 +231,7 @@ def _asked_to_stop(state: TrainState, stop: list[str]) -> str | None:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[str]]:
+def _stop_signals() -> Generator[list[str]]:
     """Collect SIGINT and SIGTERM instead of dying of them; the second SIGINT interrupts as usual."""
     received: list[str] = []
     if threading.current_thread() is not threading.main_thread():
@@ -252,7 +252,7 @@ def _stop_signals() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
+def _nothing() -> Generator[None]:
     yield
 
 

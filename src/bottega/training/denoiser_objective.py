@@ -1,0 +1,114 @@
+"""The objective of diffusion: remove noise from pictures, told what they show. For bases and super-resolution nets."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bottega.condition import Condition
+from bottega.conditioning import ConditionDropout
+from bottega.data import Batch
+from bottega.diffusion import (
+    AugmentationLevels,
+    Denoiser,
+    EDMPrecond,
+    LogNormal,
+    augment_low_res,
+    edm_loss,
+)
+from bottega.errors import ConfigError, InputError
+from bottega.shapes import Images
+from bottega.training.objective import Loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserObjective:
+    """The EDM loss of a raw network, which is called as ``prepare(condition)`` and ``(x, c_noise, context)``.
+
+    With ``low_res_size`` each picture is also shrunk, noised by ``augmentation`` and given to the network to enlarge.
+    ``intervals`` confines the noise to intervals of its probability, for an expert denoiser. ``rank`` and
+    ``world_size`` spread the noise levels evenly over processes.
+
+    Source: Karras et al. 2022 (arXiv:2206.00364), equation 2; Imagen (arXiv:2205.11487), section 2.4 for ``low_res``;
+    eDiff-I (arXiv:2211.01324), section 4.2 for dropout.
+    """
+
+    noise: LogNormal = field(default_factory=LogNormal)
+    precond: EDMPrecond = field(default_factory=EDMPrecond)
+    dropout: ConditionDropout | None = None
+    low_res_size: int | None = None
+    augmentation: AugmentationLevels | None = None
+    intervals: tuple[tuple[float, float], ...] | None = None
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.low_res_size is None) != (self.augmentation is None):
+            raise ConfigError(
+                "low_res_size and augmentation go together: a super-resolution net needs both, a base neither"
+            )
+        if self.low_res_size is not None and self.low_res_size < 1:
+            raise ConfigError(f"low_res_size must be at least 1, got {self.low_res_size}")
+
+    def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
+        """The mean loss of a batch, with each picture's own loss and noise level."""
+        clean = batch.clean()
+        sigma = self.noise.sample(
+            len(batch),
+            generator,
+            intervals=self.intervals,
+            rank=self.rank,
+            world_size=self.world_size,
+        ).to(clean.device)
+        eps = _noise_like(clean, generator)
+        condition = self._condition(batch, clean, generator)
+        denoiser = Denoiser(network, self.precond)
+        per_image = edm_loss(denoiser, clean, sigma, eps, denoiser.prepare(condition))
+        return Loss(total=per_image.mean(), per_image=per_image, sigma=sigma)
+
+    def _condition(self, batch: Batch, clean: Images, generator: torch.Generator) -> Condition:
+        condition = Condition() if batch.condition is None else batch.condition
+        if self.dropout is not None and condition.streams:
+            condition = self.dropout(condition, generator)
+        if self.low_res_size is None or self.augmentation is None:
+            return condition
+        low_res = shrink(clean, self.low_res_size)
+        level = self.augmentation.sample(
+            len(batch), generator, rank=self.rank, world_size=self.world_size
+        ).to(clean.device)
+        noisy = augment_low_res(low_res, level, _noise_like(low_res, generator))
+        return condition.with_low_res(noisy, level)
+
+
+def shrink(images: Images, size: int) -> Images:
+    """Square pictures made smaller by averaging the pixels that fall together, so that nothing aliases.
+
+    Raises:
+        InputError: If ``size`` does not divide the pictures' own.
+    """
+    height, width = images.shape[-2:]
+    if height != width or height % size:
+        raise InputError(
+            f"pictures of {height} x {width} cannot be shrunk evenly to {size} x {size}"
+        )
+    return F.avg_pool2d(images, height // size)
+
+
+def picture_share(dropout: ConditionDropout) -> tuple[float, ConditionDropout]:
+    """Split a dropout between an `EmbeddedSource` and an objective, so that no picture is encoded in vain.
+
+    Returns:
+        The share of pictures whose own embedding is kept, for the source, and the dropout that is left to do for the
+        objective, which must not drop them a second time.
+    """
+    return 1 - dropout.clip_image, dataclasses.replace(dropout, clip_image=0.0)
+
+
+def _noise_like(images: Images, generator: torch.Generator) -> Images:
+    """Unit noise, drawn where the generator lives, so that a seed means the same on every device."""
+    return torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
+
+
+__all__ = ["DenoiserObjective", "picture_share", "shrink"]
