@@ -21,10 +21,16 @@ from bottega.diffusion.guidance import guided_jointly as guided_jointly
 from bottega.diffusion.loss import edm_loss as edm_loss
 from bottega.diffusion.noise import LogNormal as LogNormal
 from bottega.diffusion.samplers import SAMPLERS as SAMPLERS
+from bottega.diffusion.samplers import ddim as ddim
+from bottega.diffusion.samplers import deis as deis
+from bottega.diffusion.samplers import deis_kutta as deis_kutta
 from bottega.diffusion.samplers import dpmpp_2m as dpmpp_2m
+from bottega.diffusion.samplers import dpmpp_2m_sde as dpmpp_2m_sde
 from bottega.diffusion.samplers import euler as euler
+from bottega.diffusion.samplers import euler_ancestral as euler_ancestral
 from bottega.diffusion.samplers import find_sampler as find_sampler
 from bottega.diffusion.samplers import heun as heun
+from bottega.diffusion.samplers import imagen_ancestral as imagen_ancestral
 from bottega.diffusion.thresholding import Dynamic as Dynamic
 from bottega.diffusion.thresholding import Static as Static
 from bottega.diffusion.thresholding import thresholded as thresholded
@@ -44,9 +50,14 @@ __all__ = [
     "Step",
     "augment_low_res",
     "autoguided",
+    "ddim",
+    "deis",
+    "deis_kutta",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
     "edm_loss",
     "euler",
+    "euler_ancestral",
     "explicit",
     "exponential",
     "find_grid",
@@ -54,6 +65,7 @@ __all__ = [
     "guided",
     "guided_jointly",
     "heun",
+    "imagen_ancestral",
     "karras",
     "level_to_sigma",
     "log_snr",

@@ -4,17 +4,17 @@ It learns to repair what the stage before it does wrong, and to listen to the te
 variance-preserving cosine schedule; networks and conditions speak of the sigma at that level.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from bottega.diffusion.denoiser import per_image
 from bottega.diffusion.noise import stratified
+from bottega.diffusion.schedules import Cosine
 from bottega.errors import ConfigError, InputError
 from bottega.shapes import Images, Sigmas
 
-_OFFSET = 0.008
+_SCHEDULE = Cosine(normalized=True)
 _SIGMA_MAX = (
     1000.0  # a picture under this much noise is noise; the schedule itself ends at infinity
 )
@@ -69,10 +69,8 @@ def level_to_sigma(level: float) -> float:
 
 
 def _sigma(level: Sigmas) -> Sigmas:
-    start = math.cos(math.pi / 2 * _OFFSET / (1 + _OFFSET)) ** 2
-    alpha_bar = (math.pi / 2 * (level + _OFFSET) / (1 + _OFFSET)).cos().square() / start
-    sigma = (1 / alpha_bar - 1).clamp(min=0).sqrt()
-    return torch.where(level == 0, torch.zeros_like(sigma), sigma.clamp(max=_SIGMA_MAX))
+    sigma = _SCHEDULE.sigma(level).clamp(max=_SIGMA_MAX)
+    return torch.where(level == 0, torch.zeros_like(sigma), sigma)  # rounding would leave 1e-8
 
 
 __all__ = ["AugmentationLevels", "augment_low_res", "level_to_sigma"]
