@@ -1,0 +1,197 @@
+"""What a prompt becomes before the first step: text rows, keys and values, one vector, the picture to enlarge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from bottega.condition import Condition, Stream
+from bottega.errors import InputError
+from bottega.models.attention import (
+    AttendMask,
+    KeysValues,
+    LogitBias,
+    attend,
+    merge_heads,
+    split_heads,
+)
+from bottega.models.layers import Embedding, Features
+from bottega.models.unet_config import AttentionPool, PooledVector, StreamPlan, UNetConfig
+from bottega.shapes import Pooled, Tokens
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Context:
+    """Everything of a condition that does not depend on the noisy picture, computed once per prompt.
+
+    A context prepared for one picture serves a whole batch. ``segments`` says which keys belong to which stream;
+    key 0 is the learned null token. ``low_res`` has been through the first convolution already.
+    """
+
+    layers: tuple[KeysValues, ...] = ()
+    mask: AttendMask | None = None
+    vector: Embedding | None = None
+    low_res: Features | None = None
+    segments: tuple[tuple[str, int, int], ...] = ()
+    bias: LogitBias | None = None
+
+    def select(self, indices: Sequence[int] | Int[Tensor, "picked"]) -> "Context":
+        """The context of some of the pictures, in the order asked for."""
+        picked = torch.as_tensor(indices, dtype=torch.long)
+
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor if len(tensor) == 1 else tensor[picked.to(tensor.device)]
+
+        return replace(
+            self,
+            layers=tuple(KeysValues(pick(k), pick(v)) for k, v in self.layers),
+            mask=None if self.mask is None else pick(self.mask),
+            vector=None if self.vector is None else pick(self.vector),
+            low_res=None if self.low_res is None else pick(self.low_res),
+        )
+
+    def with_bias(self, bias: LogitBias | None) -> "Context":
+        """The same context with its text logits changed by ``bias`` in every layer that reads text."""
+        return replace(self, bias=bias)
+
+
+class TokenPool(nn.Module):
+    """One vector from a stream's tokens: a learned query attends to them and to a null token.
+
+    Source: Imagen (arXiv:2205.11487) section 2.5 asks for attention pooling with a layer norm and
+    does not say how it is built; ours has one learned query.
+    """
+
+    def __init__(self, width: int, head_width: int, out_width: int) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
+        self.null = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
+        self.kv = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, out_width)
+
+    def forward(self, tokens: Tokens, mask: Bool[Tensor, "batch tokens"]) -> Pooled:
+        """Pool the real tokens."""
+        batch = len(tokens)
+        rows = torch.cat([self.null.expand(batch, -1, -1), self.norm(tokens)], dim=1)
+        mask = F.pad(mask, (1, 0), value=True)[:, None, None]
+        keys, values = (split_heads(p, self.head_width) for p in self.kv(rows).chunk(2, dim=-1))
+        query = split_heads(self.query.expand(batch, -1, -1), self.head_width)
+        return self.out(merge_heads(attend(query, keys, values, mask))[:, 0])
+
+
+class VectorProjection(nn.Module):
+    """An encoder's own vector, normed and projected to the time embedding."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, out_width)
+
+    def forward(self, pooled: Pooled) -> Pooled:
+        """Project."""
+        return self.out(self.norm(pooled))
+
+
+class StreamReader(nn.Module):
+    """One stream's way in: its tokens to the common width, and its vector to the time embedding."""
+
+    def __init__(self, plan: StreamPlan, context_width: int, time_width: int) -> None:
+        super().__init__()
+        self.plan = plan
+        self.norm = nn.LayerNorm(plan.width) if plan.norm else None
+        self.project = nn.Linear(plan.width, context_width)
+        self.pool: TokenPool | VectorProjection | None = None
+        match plan.pool:
+            case AttentionPool(head_width=head_width):
+                self.pool = TokenPool(plan.width, head_width, time_width)
+            case PooledVector(width=width):
+                self.pool = VectorProjection(width, time_width)
+            case None:
+                pass
+
+    def tokens(self, stream: Stream) -> Tokens:
+        """The stream's tokens at the common width."""
+        tokens = stream.tokens.to(self.project.weight.dtype)
+        if tokens.shape[-1] != self.plan.width:
+            raise InputError(
+                f"stream {self.plan.name} is {tokens.shape[-1]} wide, "
+                f"this network was built for {self.plan.width}"
+            )
+        return self.project(tokens if self.norm is None else self.norm(tokens))
+
+    def vector(self, stream: Stream) -> Pooled | None:
+        """What is added to the time embedding, if anything."""
+        dtype = self.project.weight.dtype
+        if isinstance(self.pool, TokenPool):
+            return self.pool(stream.tokens.to(dtype), stream.mask)
+        if isinstance(self.pool, VectorProjection):
+            if stream.pooled is None:
+                raise InputError(f"stream {self.plan.name} must carry a pooled vector here")
+            return self.pool(stream.pooled.to(dtype))
+        return None
+
+
+class ContextReader(nn.Module):
+    """All streams, and the learned null token that can always be looked at."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.null = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
+        self.streams = nn.ModuleDict(
+            {
+                plan.name: StreamReader(plan, config.context_width, config.time_width)
+                for plan in config.streams
+            }
+        )
+
+    def forward(
+        self, condition: Condition
+    ) -> tuple[Tokens, Bool[Tensor, "batch keys"], Pooled | None, tuple[tuple[str, int, int], ...]]:
+        """Rows to make keys and values of, which of them are real, the pooled vector, and whose each row is.
+
+        A stream the condition lacks says nothing, which is what a dropped stream says too.
+        """
+        known = [name for name in self.streams if name in condition.streams]
+        if condition.streams and not known:
+            raise InputError(
+                f"this network reads {sorted(self.streams)}, the condition has "
+                f"{sorted(condition.streams)}"
+            )
+        batch = max(condition.batch_size, 1)
+        rows = [self.null.expand(batch, -1, -1)]
+        masks = [torch.ones(batch, 1, dtype=torch.bool, device=self.null.device)]
+        vectors: list[Tensor] = []
+        segments = [("null", 0, 1)]
+        end = 1
+        for name, reader in self.streams.items():
+            assert isinstance(reader, StreamReader)
+            stream = condition.streams.get(name)
+            if stream is None:
+                stream = _silent(reader.plan, batch, self.null)
+            else:
+                rows.append(reader.tokens(stream))
+                masks.append(stream.mask)
+                segments.append((name, end, end + stream.tokens.shape[1]))
+                end += stream.tokens.shape[1]
+            vector = reader.vector(stream)
+            if vector is not None:
+                vectors.append(vector)
+        pooled = torch.stack(vectors).sum(dim=0) if vectors else None
+        return torch.cat(rows, dim=1), torch.cat(masks, dim=1), pooled, tuple(segments)
+
+
+def _silent(plan: StreamPlan, batch: int, like: Tensor) -> Stream:
+    """A stream that was not given: one masked token of zeros."""
+    pooled = None
+    if isinstance(plan.pool, PooledVector):
+        pooled = like.new_zeros(batch, plan.pool.width)
+    return Stream(
+        tokens=like.new_zeros(batch, 1, plan.width),
+        mask=torch.zeros(batch, 1, dtype=torch.bool, device=like.device),
+        pooled=pooled,
+    )

@@ -1,0 +1,109 @@
+"""The smallest pieces: views, norms, activations, convolutions, the embedding of a noise level.
+
+Pictures are NCHW in channels-last memory throughout, so that "every position a row of channels" is a view of them.
+"""
+
+import math
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bottega.models.unet_config import Norm, Sinusoid
+from bottega.shapes import Images, Tokens
+
+M = TypeVar("M", bound=nn.Module)
+
+Features = Float[Tensor, "batch channels height width"]
+"""A picture of features inside a network."""
+
+Embedding = Float[Tensor, "batch embedding"]
+"""What is known of noise level and condition, one vector per picture (or one for all of them)."""
+
+
+def to_rows(x: Features) -> Tokens:
+    """Every position as a row of channels; a view where memory is channels-last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def to_picture(rows: Tokens, height: int, width: int) -> Features:
+    """Rows back to a picture; a view, and channels-last."""
+    return rows.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+def fold_patches(x: Features, patch: int) -> Features:
+    """Squares of ``patch`` x ``patch`` pixels into channels, ordered (row, column, channel)."""
+    rows = x.permute(0, 2, 3, 1)
+    rows = rearrange(rows, "b (h p) (w q) c -> b h w (p q c)", p=patch, q=patch)
+    return rows.permute(0, 3, 1, 2)
+
+
+def unfold_patches(x: Features, patch: int) -> Features:
+    """The inverse of `fold_patches`."""
+    rows = x.permute(0, 2, 3, 1)
+    rows = rearrange(rows, "b h w (p q c) -> b (h p) (w q) c", p=patch, q=patch)
+    return rows.permute(0, 3, 1, 2)
+
+
+def group_norm(norm: Norm, width: int) -> nn.GroupNorm:
+    """Group norm as the plan wants it."""
+    return nn.GroupNorm(norm.groups(width), width, eps=1e-5)
+
+
+def activate(kind: Literal["silu", "gelu"], x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The plan's activation."""
+    return F.silu(x) if kind == "silu" else F.gelu(x)
+
+
+def conv(in_width: int, out_width: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the picture's size, or divides it by ``stride``."""
+    return nn.Conv2d(in_width, out_width, kernel, stride=stride, padding=kernel // 2)
+
+
+def zeroed(module: M) -> M:
+    """The module with every parameter zero, so that its residual branch starts silent (ADM)."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class Shortcut(nn.Linear):
+    """A 1 x 1 convolution as a product over channels: the same numbers, without a convolution's set-up."""
+
+    def forward(self, input: Features) -> Features:  # noqa: A002 (nn.Linear's own name for it)
+        """Mix channels at every position."""
+        return F.linear(input.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+
+
+class NoiseEmbedding(nn.Module):
+    """c_noise as sines and cosines, then a two-layer perceptron.
+
+    The sinusoid is taken in float32 whatever the network's precision: bf16 cannot tell neighbouring noise levels apart.
+    """
+
+    def __init__(self, sinusoid: Sinusoid, num_features: int, width: int) -> None:
+        super().__init__()
+        self.sinusoid = sinusoid
+        self.num_frequencies = num_features // 2
+        self.linear_in = nn.Linear(2 * self.num_frequencies, width)
+        self.linear_out = nn.Linear(width, width)
+
+    def forward(self, c_noise: Float[Tensor, "batch"]) -> Embedding:
+        """Embed one number per picture."""
+        steps = torch.linspace(
+            math.log(self.sinusoid.highest),
+            math.log(self.sinusoid.lowest),
+            self.num_frequencies,
+            device=c_noise.device,
+        )
+        angles = c_noise.float()[:, None] * steps.exp()
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.linear_in.weight.dtype)
+        return self.linear_out(F.silu(self.linear_in(waves)))
+
+
+def enlarge(low_res: Images, scale: int) -> Images:
+    """A picture ``scale`` times larger, by bilinear interpolation in float32."""
+    return F.interpolate(low_res.float(), scale_factor=scale, mode="bilinear", align_corners=False)

@@ -1,0 +1,254 @@
+"""The one U-Net: built from a block plan, told its prompt once, called once per step."""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bottega.condition import Condition
+from bottega.errors import InputError
+from bottega.models.attention import AttentionMap, Reading, TextReader
+from bottega.models.blocks import ResidualBlock, attention, downsampler, upsampler
+from bottega.models.context import Context, ContextReader
+from bottega.models.layers import (
+    Embedding,
+    Features,
+    NoiseEmbedding,
+    activate,
+    conv,
+    enlarge,
+    fold_patches,
+    group_norm,
+    unfold_patches,
+    zeroed,
+)
+from bottega.models.unet_config import (
+    AddSkips,
+    Attention,
+    Level,
+    NoAttention,
+    UNetConfig,
+)
+from bottega.shapes import Images
+
+LOW_RES_SIGMA_FLOOR = 0.002
+"""Keeps the logarithm of an absent augmentation finite."""
+
+
+class Stage(nn.Module):
+    """A residual block and the attention after it."""
+
+    def __init__(self, config: UNetConfig, in_width: int, width: int, plan: Attention) -> None:
+        super().__init__()
+        self.block = ResidualBlock(config, in_width, width)
+        self.attention = attention(config, plan, width)
+
+    def forward(self, x: Features, embedding: Embedding, reading: Reading) -> Features:
+        """Refine ``x``."""
+        x = self.block(x, embedding)
+        return x if self.attention is None else self.attention(x, reading)
+
+
+class UNet(nn.Module):
+    """A U-Net in two phases: `prepare` once per prompt, then one call per step.
+
+    Set ``checkpointing`` to trade time for memory in training: blocks are then computed again on the way back.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpointing = False
+        folded = config.patch**2
+        self.stem = conv(config.in_channels * folded, config.first_width)
+        self.embed_noise = NoiseEmbedding(config.sinusoid, config.time_width, config.time_width)
+        self.reader = ContextReader(config) if config.streams else None
+        self.low_res_stem: nn.Conv2d | None = None
+        if config.low_res is not None:
+            self.low_res_stem = conv(config.low_res.channels * folded, config.first_width)
+            self.embed_low_res = NoiseEmbedding(
+                config.sinusoid, config.time_width, config.time_width
+            )
+        self._build_levels(config)
+        self.norm = group_norm(config.norm, self._last_width)
+        self.head = zeroed(conv(self._last_width, config.out_channels * folded))
+        for layer, module in enumerate(self._text_readers()):
+            module.layer = layer
+        _channels_last(self)
+
+    def _build_levels(self, config: UNetConfig) -> None:
+        self.downsamplers = nn.ModuleDict()
+        self.upsamplers = nn.ModuleDict()
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        width = config.first_width
+        skip_widths: list[list[int]] = []
+        for i, level in enumerate(config.levels):
+            if level.stride > 1:
+                self.downsamplers[str(i)] = downsampler(config, width, level.width)
+                width = level.width if config.resample_widens else width
+            skip_widths.append([width] + [level.width] * level.down_blocks)
+            stages = nn.ModuleList()
+            for b in range(level.down_blocks):
+                plan = _attention_after(level, b, level.down_blocks)
+                stages.append(Stage(config, width, level.width, plan))
+                width = level.width
+            self.down.append(stages)
+        self.middle = nn.ModuleList()
+        if config.middle is not None:
+            self.middle.append(Stage(config, width, width, config.middle.attention))
+            self.middle.append(Stage(config, width, width, NoAttention()))
+        for i, level in reversed(list(enumerate(config.levels))):
+            stages = nn.ModuleList()
+            for b in range(level.up_blocks):
+                skip = _skip_index(config, level, b)
+                added = 0 if skip is None or isinstance(config.skips, AddSkips) else 1
+                joined = width + (skip_widths[i][skip] if added and skip is not None else 0)
+                plan = _attention_after(level, b, level.up_blocks)
+                stages.append(Stage(config, joined, level.width, plan))
+                width = level.width
+            self.up.append(stages)
+            if level.stride > 1:
+                above = config.levels[i - 1].width if i > 0 else config.first_width
+                self.upsamplers[str(i)] = upsampler(config, width, above)
+                width = above if config.resample_widens else width
+        self._last_width = width
+
+    def _text_readers(self) -> list[TextReader]:
+        return [module for module in self.modules() if isinstance(module, TextReader)]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision the network computes in."""
+        return self.stem.weight.dtype
+
+    def prepare(self, condition: Condition) -> Context:
+        """Everything of ``condition`` that does not depend on the noisy picture.
+
+        Raises:
+            InputError: When the condition lacks the picture to enlarge, or has one and the network takes none, or its
+                streams have another width than the network was built for.
+        """
+        vector, layers, mask, segments = None, (), None, ()
+        if self.reader is not None:
+            rows, real, vector, segments = self.reader(condition)
+            layers = tuple(module.read(rows) for module in self._text_readers())
+            mask = real[:, None, None]
+        low_res, sigma_vector = self._prepare_low_res(condition)
+        if sigma_vector is not None:
+            vector = sigma_vector if vector is None else vector + sigma_vector
+        return Context(layers=layers, mask=mask, vector=vector, low_res=low_res, segments=segments)
+
+    def _prepare_low_res(self, condition: Condition) -> tuple[Features | None, Embedding | None]:
+        plan = self.config.low_res
+        if plan is None or self.low_res_stem is None:
+            if condition.low_res is not None:
+                raise InputError("this network enlarges nothing; give a condition without low_res")
+            return None, None
+        if condition.low_res is None or condition.low_res_sigma is None:
+            raise InputError("this network enlarges a picture; give low_res and low_res_sigma")
+        large = enlarge(condition.low_res, plan.scale).to(self.dtype)
+        level = condition.low_res_sigma.float().square().add(LOW_RES_SIGMA_FLOOR**2).log() / 8
+        return self.low_res_stem(_folded(large, self.config.patch)), self.embed_low_res(level)
+
+    def forward(
+        self,
+        x: Images,
+        c_noise: Float[Tensor, "batch"],
+        context: Context,
+        *,
+        maps: list[AttentionMap] | None = None,
+    ) -> Images:
+        """The raw network F(c_in x; c_noise) of EDM.
+
+        Args:
+            x: The scaled noisy picture; height and width are multiples of ``config.downsampling``.
+            c_noise: ln(sigma) / 4 per picture.
+            context: What `prepare` gave.
+            maps: When given, every layer that reads text appends where it looked.
+        """
+        config = self.config
+        if x.shape[2] % config.downsampling or x.shape[3] % config.downsampling:
+            raise InputError(
+                f"height and width must be multiples of {config.downsampling}, got "
+                f"{x.shape[2]} x {x.shape[3]}"
+            )
+        reading = Reading(layers=context.layers, mask=context.mask, bias=context.bias, maps=maps)
+        embedding = self.embed_noise(c_noise)
+        if context.vector is not None:
+            embedding = embedding + context.vector
+        embedding = activate(config.activation, embedding)
+        h = self.stem(_folded(x.to(self.dtype), config.patch))
+        if context.low_res is not None:
+            h = h + context.low_res
+        h = self._levels(h, embedding, reading)
+        h = self.head(activate(config.activation, self.norm(h)))
+        return unfold_patches(h, config.patch)
+
+    def _levels(self, h: Features, embedding: Embedding, reading: Reading) -> Features:
+        levels = self.config.levels
+        skips: list[list[Features]] = []
+        for i, stages in enumerate(self.down):
+            if levels[i].stride > 1:
+                h = self.downsamplers[str(i)](h, embedding)
+            here = [h]
+            for stage in _stages(stages):
+                h = self._run(stage, h, embedding, reading)
+                here.append(h)
+            skips.append(here)
+        for stage in self.middle:
+            h = self._run(stage, h, embedding, reading)
+        for i, stages in zip(reversed(range(len(levels))), self.up, strict=True):
+            for b, stage in enumerate(_stages(stages)):
+                skip = _skip_index(self.config, levels[i], b)
+                if skip is not None:
+                    h = self._join(h, skips[i][skip])
+                h = self._run(stage, h, embedding, reading)
+            if levels[i].stride > 1:
+                h = self.upsamplers[str(i)](h, embedding)
+        return h
+
+    def _join(self, h: Features, skip: Features) -> Features:
+        scale = self.config.skips.scale
+        if isinstance(self.config.skips, AddSkips):
+            return h.add(skip, alpha=scale)
+        return torch.cat([h, skip if scale == 1 else skip * scale], dim=1)
+
+    def _run(
+        self, stage: nn.Module, h: Features, embedding: Embedding, reading: Reading
+    ) -> Features:
+        if self.checkpointing and torch.is_grad_enabled() and reading.maps is None:
+            return checkpoint(stage, h, embedding, reading, use_reentrant=False)
+        return stage(h, embedding, reading)
+
+
+def _folded(x: Images, patch: int) -> Features:
+    x = x.contiguous(memory_format=torch.channels_last)
+    return x if patch == 1 else fold_patches(x, patch)
+
+
+def _attention_after(level: Level, block: int, num_blocks: int) -> Attention:
+    if level.attention_after == "every_block" or block == num_blocks - 1:
+        return level.attention
+    return NoAttention()
+
+
+def _skip_index(config: UNetConfig, level: Level, block: int) -> int | None:
+    """Which of a level's pictures (0 is its entry) the given block on the way up is joined with."""
+    if config.skips_from == "level":
+        return level.down_blocks if block == 0 else None
+    index = level.down_blocks - block
+    return index if index >= 0 else None
+
+
+def _stages(module: nn.Module) -> Iterable[nn.Module]:
+    return cast(nn.ModuleList, module)
+
+
+def _channels_last(network: nn.Module) -> None:
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
