@@ -8,6 +8,7 @@ Needs the Noto Color Emoji font and CLDR's ``annotations/en.xml`` (Debian: ``fon
 
 import argparse
 import json
+import re
 import struct
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -34,12 +35,19 @@ IRREGULAR = {
 }  # fmt: skip
 
 
+def head_of(name: str) -> str:
+    """The noun that a phrase is about: "pile" of "pile of poo", "person" of "person taking bath"."""
+    for_people = re.match(r"(woman|man|person|people|men|women)( \w+ing\b.*)", name)
+    if for_people:
+        return for_people[1]
+    return re.split(r" (?:of|with|in|on|at|and|without|for|behind|showing|pointing) ", name)[0]
+
+
 def plural_of(name: str) -> str:
     """The regular English plural of a noun phrase's last word, or of the noun before ``of``, ``with`` and so on."""
-    for joint in (" of ", " with ", " in ", " on ", " at ", " and ", " without ", " for "):
-        if joint in name:
-            head, tail = name.split(joint, 1)
-            return plural_of(head) + joint + tail
+    head = head_of(name)
+    if head != name:
+        return plural_of(head) + name[len(head) :]
     first, _, last = name.rpartition(" ")
     if last in IRREGULAR:
         changed = IRREGULAR[last]
@@ -54,8 +62,11 @@ def plural_of(name: str) -> str:
 
 def article_of(name: str) -> str:
     """The article a name takes: ``a``, ``an``, or ``some`` for what is already plural."""
-    if name in ALREADY_PLURAL or (
-        name.endswith("s") and not name.endswith(PLURAL_ENDINGS) and " of " not in name
+    head = head_of(name)
+    if (
+        name in ALREADY_PLURAL
+        or head == "people"
+        or (head.endswith("s") and not head.endswith(PLURAL_ENDINGS))
     ):
         return "some"
     word = name.split()[0].lower()
@@ -104,16 +115,27 @@ def annotations(path: Path) -> dict[str, tuple[str, list[str]]]:
     return {c: (names[c], keywords.get(c, [])) for c in names}
 
 
+SIGNS = (
+    (0x0000, 0x2319), (0x23E9, 0x23EF), (0x23F8, 0x23FA), (0x24C2, 0x25FF), (0x2648, 0x2653), (0x267B, 0x267F),
+    (0x2695, 0x2695), (0x26A7, 0x26AB), (0x26D4, 0x26D4), (0x2705, 0x2705), (0x2714, 0x2716), (0x271D, 0x2721),
+    (0x2733, 0x2734), (0x2747, 0x2757), (0x2795, 0x27BF), (0x2934, 0x2B4F), (0x2B51, 0x3299), (0xFE00, 0xFE0F), (0x1F100, 0x1F2FF),
+    (0x1F3A6, 0x1F3A6), (0x1F3FB, 0x1F3FF), (0x1F4A0, 0x1F4A0), (0x1F4B1, 0x1F4B2), (0x1F4F3, 0x1F4F6),
+    (0x1F500, 0x1F506), (0x1F51A, 0x1F524), (0x1F530, 0x1F53D), (0x1F549, 0x1F54E), (0x1F550, 0x1F567),
+    (0x1F5E8, 0x1F5EF), (0x1F6AB, 0x1F6AB), (0x1F6AD, 0x1F6B1), (0x1F6B3, 0x1F6B3), (0x1F6B7, 0x1F6BC),
+    (0x1F6C2, 0x1F6C5), (0x1F6D0, 0x1F6D1), (0x1F7E0, 0x1F7F0), (0xE0000, 0x10FFFF),
+)  # fmt: skip
+"""Code points that are signs, letters, arrows, clock hands or parts of others rather than pictures of things."""
+SECOND_NAMES = {
+    "☃": "snowman in snow", "🍨": "bowl of ice cream", "🚆": "commuter train", "🦐": "raw shrimp",
+    "🐪": "one-hump camel",
+}  # fmt: skip
+"""Names for those whose own name a core thing bears; other such things are whole animals, shown "standing"."""
+FLAGS = "\U0001f3f3\U0001f3f4\U0001f38c\U0001f6a9\U0001f3c1"
+
+
 def is_left_out(char: str) -> bool:
-    """Skin tones, regional letters, flags, digits, tags, and signs that are letters rather than pictures."""
-    point = ord(char)
-    return (
-        point < 0x2000
-        or 0x1F3FB <= point <= 0x1F3FF
-        or 0x1F1E6 <= point <= 0x1F1FF
-        or point >= 0xE0000
-        or char in "\u200d\u20e3\ufe0f\U0001f3f3\U0001f3f4\U0001f38c"
-    )
+    """Flags, skin tones, parts of sequences, and signs that are letters rather than pictures."""
+    return char in FLAGS or any(first <= ord(char) <= last for first, last in SIGNS)
 
 
 def core_lines() -> list[list[str]]:
@@ -149,12 +171,17 @@ def build(annotation_file: Path, font: Path) -> dict[str, object]:
         raise SystemExit(f"twice in the core: {[c for c, n in Counter(chars).items() if n > 1]}")
     once = Counter(word for _, words in known.values() for word in set(words))
     for char in sorted(set(known) - set(chars)):
-        name = known[char][0].replace("“", "").replace("”", "").replace(":", "")
+        name = known[char][0].replace("’", "'")
+        name = re.sub(r"[“”:]", "", name)
         if name in used:
-            name = f"{name} sign" if ord(char) < 0x1F000 else f"{name} picture"
+            name = SECOND_NAMES.get(char, f"standing {name}")
         used.add(name)
         article = article_of(name)
-        own = [w for w in known[char][1] if once[w] == 1 and w not in used and w.isascii()]
+        own = [
+            w
+            for w in known[char][1]
+            if once[w] == 1 and w not in used and w.isascii() and len(w) > 3
+        ]
         plural = "" if article == "some" else plural_of(name)
         rows.append([char, name, article, plural, own[:2], known[char][1]])
     names = Counter(str(row[1]) for row in rows)

@@ -186,6 +186,8 @@ class _Writer:
         return [(f"{before}{text}", "word", ())]
 
     def background(self) -> list[Piece]:
+        if self.plan.style == "neon":  # the dark swallows the ground's colour
+            return []
         if self.draws is not None and not self.draws.chance(self.mixture.background_named):
             return []
         colour = self.plan.background

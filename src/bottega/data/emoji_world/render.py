@@ -13,18 +13,33 @@ from bottega.errors import InputError
 Picture = UInt8[ndarray, "height width 3"]
 Labels = Int8[ndarray, "height width"]
 
+_STYLED_AT = 128
 _INK = (24, 24, 28)
 _PAPER = (250, 250, 246)
 
 
 def render(plan: Plan, size: int) -> Picture:
-    """The plan's picture, ``size`` pixels square; the same plan always gives the same bytes."""
-    picture = _ground(plan, size)
-    for sprite, top, left in _sprites(plan, size):
+    """The plan's picture, ``size`` pixels square; the same plan always gives the same bytes.
+
+    Styles are drawn at 128 pixels or more and made smaller, so that strokes and grain look alike at every size.
+    """
+    if not 8 <= size <= 1024:
+        raise InputError(f"a picture of the world is 8 to 1024 pixels wide, got {size}")
+    times = 1 if plan.style == "plain" else -(-_STYLED_AT // size)
+    drawn = size * times
+    picture = _ground(plan, drawn)
+    for sprite, top, left in _sprites(plan, drawn):
         lay(picture, sprite, top, left)
-    if plan.style != "plain":
-        return apply_style(picture, labels(plan, size) > 0, plan.style, plan.shade)
-    return picture
+    if plan.style == "plain":
+        return picture
+    styled = apply_style(picture, labels(plan, drawn) > 0, plan.style, plan.shade)
+    return styled if times == 1 else _reduced(styled, times)
+
+
+def _reduced(picture: Picture, times: int) -> Picture:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).reduce(times)).copy()
 
 
 def labels(plan: Plan, size: int) -> Labels:
@@ -48,8 +63,6 @@ def edges(plan: Plan, size: int) -> Bool[ndarray, "height width"]:
 
 
 def _ground(plan: Plan, size: int) -> Picture:
-    if not 8 <= size <= 1024:
-        raise InputError(f"a picture of the world is 8 to 1024 pixels wide, got {size}")
     picture = np.empty((size, size, 3), np.uint8)
     picture[:] = plan.shade
     word = plan.word

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from numpy import ndarray
 
-from bottega.data.emoji_world.plan import Style
+from bottega.data.emoji_world.plan import STYLES, Style
 from bottega.errors import ConfigError, nearest
 
 Picture = UInt8[ndarray, "height width 3"]
@@ -36,11 +36,8 @@ def apply_style(
         return _pixel_art(picture)
     draw = {"ink": _ink, "neon": _neon, "watercolour": _watercolour, "sketch": _sketch}.get(style)
     if draw is None:
-        raise ConfigError(f"style {style!r} is not known{nearest(style, _NAMES)}")
+        raise ConfigError(f"style {style!r} is not known{nearest(style, STYLES)}")
     return np.clip(draw(picture, things, ground) + 0.5, 0, 255).astype(np.uint8)
-
-
-_NAMES = ("plain", "ink", "pixel art", "neon", "watercolour", "sketch")
 
 
 def _ink(picture: Picture, things: Bool[ndarray, "height width"], ground: Any) -> Real:
@@ -61,7 +58,7 @@ def _pixel_art(picture: Picture) -> Picture:
     size = picture.shape[0]
     small = Image.fromarray(picture).resize((16, 16), Image.Resampling.BOX)
     levels = np.asarray(small).astype(np.int16)
-    few = np.clip((levels + 18) // 36 * 36, 0, 255).astype(np.uint8)
+    few = np.clip((levels + 12) // 24 * 24, 0, 255).astype(np.uint8)
     return np.asarray(Image.fromarray(few).resize((size, size), Image.Resampling.NEAREST)).copy()
 
 
@@ -73,7 +70,7 @@ def _neon(picture: Picture, things: Bool[ndarray, "height width"], ground: Any) 
     vivid = 70 + vivid * 0.73
     line = _lines(picture, things, 4.0)[..., None]
     tube = vivid * line
-    glow = _blurred(tube, max(1.0, picture.shape[0] / 28))
+    glow = _blurred(tube, picture.shape[0] / 24)
     return (ground * 0.28 + colour * things[..., None] * 0.18 + tube + glow * 0.9).astype(
         np.float32
     )
@@ -83,7 +80,7 @@ def _watercolour(picture: Picture, things: Bool[ndarray, "height width"], ground
     """Soft pale washes with darker rims on grainy paper."""
     size = picture.shape[0]
     colour = picture.astype(np.float32)
-    soft = _blurred(colour, size / 42)
+    soft = _blurred(colour, size / 56)
     rim = np.abs(soft - colour).mean(axis=2, keepdims=True)
     washed = 0.66 * soft + 0.34 * 250 - 0.5 * np.minimum(rim, 60)
     return washed + _grain(size)[..., None] * 22
@@ -106,9 +103,8 @@ def _lines(picture: Picture, things: Bool[ndarray, "height width"], gain: float)
     light = (picture @ _LIGHT).astype(np.float32)
     light += 90 * things
     steps = _steps(light)
-    width = max(1, round(size / 64))
-    if width > 1:
-        steps = _blurred(steps[..., None], width / 2)[..., 0] * 1.6
+    if size >= 64:
+        steps = _blurred(steps, size / 200) * 1.7
     return np.clip(steps * (gain / 255), 0, 1)
 
 
@@ -120,30 +116,20 @@ def _steps(plane: Plane) -> Plane:
     return np.maximum(np.abs(across), np.abs(down)) * 0.5
 
 
-def _blurred(image: Real, radius: float) -> Real:
-    """Two box blurs, which look like a Gaussian of about this radius."""
-    width = max(1, round(radius))
-    for _ in range(2):
-        image = _box(_box(image, width, 0), width, 1)
-    return image
+def _blurred(image: Any, radius: float) -> Any:
+    """A Gaussian blur of levels from 0 to 255, of a plane or of colours."""
+    from PIL import Image, ImageFilter
 
-
-def _box(image: Real, radius: int, axis: int) -> Real:
-    pad = [(0, 0)] * image.ndim
-    pad[axis] = (radius + 1, radius)
-    sums = np.cumsum(np.pad(image, pad, mode="edge"), axis=axis, dtype=np.float32)
-    span = 2 * radius + 1
-    length = image.shape[axis]
-    upper = np.take(sums, range(span, span + length), axis=axis)
-    lower = np.take(sums, range(length), axis=axis)
-    return (upper - lower) / np.float32(span)
+    levels = Image.fromarray(np.clip(image + 0.5, 0, 255).astype(np.uint8))
+    return np.asarray(levels.filter(ImageFilter.GaussianBlur(radius))).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)
 def _grain(size: int) -> Plane:
     """Paper grain, always the same."""
     noise = np.random.default_rng(11).standard_normal((size, size)).astype(np.float32)
-    return np.clip(_blurred(noise[..., None], 1)[..., 0], -1, 1)
+    coarse = _blurred(128 + 60 * noise, size / 96) - 128
+    return np.clip(coarse / 60, -1, 1)
 
 
 @functools.lru_cache(maxsize=8)
