@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bottega.models.layers import Features, group_norm, to_picture, to_rows, zeroed
+from bottega.models.layers import Features, Rows, group_norm, to_picture, to_rows, zeroed
 from bottega.models.unet_config import Norm
-from bottega.shapes import Tokens
 
-Heads = Float[Tensor, "#batch heads length head_width"]
+Heads = Float[Tensor, "#batch heads keys head_width"]
 """Queries, keys or values."""
 
 Logits = Float[Tensor, "batch heads positions keys"]
@@ -62,7 +61,12 @@ class Reading:
         return self.bias is None and self.maps is None
 
 
-def attend(query: Heads, keys: Heads, values: Heads, mask: AttendMask | None = None) -> Heads:
+def attend(
+    query: Float[Tensor, "batch heads positions head_width"],
+    keys: Heads,
+    values: Heads,
+    mask: AttendMask | None = None,
+) -> Float[Tensor, "batch heads positions head_width"]:
     """softmax(Q K^T / sqrt(d)) V by whichever way is fastest here.
 
     On a CPU PyTorch's fused attention trains several times slower than the products written out, so that it is used
@@ -78,12 +82,12 @@ def attend(query: Heads, keys: Heads, values: Heads, mask: AttendMask | None = N
     return logits.softmax(dim=-1) @ values
 
 
-def split_heads(rows: Tokens, head_width: int) -> Float[Tensor, "batch heads length head_width"]:
+def split_heads(rows: Rows, head_width: int) -> Float[Tensor, "batch heads rows head_width"]:
     """Rows of channels as heads."""
     return rows.unflatten(-1, (-1, head_width)).transpose(1, 2)
 
 
-def merge_heads(heads: Float[Tensor, "batch heads length head_width"]) -> Tokens:
+def merge_heads(heads: Float[Tensor, "batch heads rows head_width"]) -> Rows:
     """Heads back to rows of channels."""
     return heads.transpose(1, 2).flatten(2)
 
@@ -97,7 +101,7 @@ class SelfMixer(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = zeroed(nn.Linear(width, width)) if zero else nn.Linear(width, width)
 
-    def forward(self, rows: Tokens) -> Tokens:
+    def forward(self, rows: Rows) -> Rows:
         """Mix the rows."""
         query, keys, values = self.qkv(rows).chunk(3, dim=-1)
         heads = attend(*(split_heads(part, self.head_width) for part in (query, keys, values)))
@@ -114,7 +118,7 @@ class TextReader(nn.Module):
         self.head_width = head_width
         self.text_kv = nn.Linear(context_width, 2 * width)
 
-    def read(self, context: Tokens) -> KeysValues:
+    def read(self, context: Rows) -> KeysValues:
         """Keys and values of the text, once per prompt."""
         keys, values = self.text_kv(context).chunk(2, dim=-1)
         return KeysValues(
@@ -133,7 +137,7 @@ class CrossMixer(TextReader):
         self.query = nn.Linear(width, width)
         self.out = zeroed(nn.Linear(width, width)) if zero else nn.Linear(width, width)
 
-    def forward(self, rows: Tokens, height: int, width: int, reading: Reading) -> Tokens:
+    def forward(self, rows: Rows, height: int, width: int, reading: Reading) -> Rows:
         """Read the text at every position."""
         query = split_heads(self.query(rows), self.head_width)
         keys, values = reading.layers[self.layer]
@@ -159,7 +163,7 @@ class FusedMixer(TextReader):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = zeroed(nn.Linear(width, width))
 
-    def forward(self, rows: Tokens, height: int, width: int, reading: Reading) -> Tokens:
+    def forward(self, rows: Rows, height: int, width: int, reading: Reading) -> Rows:
         """Look at picture and text at once."""
         parts = self.qkv(rows).chunk(3, dim=-1)
         query, keys, values = (split_heads(part, self.head_width) for part in parts)

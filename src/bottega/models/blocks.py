@@ -11,6 +11,7 @@ from bottega.models.attention import (
     PictureTextAttention,
 )
 from bottega.models.layers import (
+    Changed,
     Embedding,
     Features,
     Shortcut,
@@ -60,7 +61,7 @@ class ResidualBlock(nn.Module):
         self.conv_out = zeroed(conv(out_width, out_width))
         self.shortcut = Shortcut(in_width, out_width) if in_width != out_width else None
 
-    def forward(self, x: Features, embedding: Embedding) -> Features:
+    def forward(self, x: Features, embedding: Embedding) -> Changed:
         """Refine ``x``; ``embedding`` has its activation behind it."""
         config = self.config
         h = activate(config.activation, self.norm_in(x))
@@ -87,7 +88,7 @@ class ResidualBlock(nn.Module):
                 return h.add(shortcut, alpha=INV_SQRT2)
 
 
-def _resize(x: Features, resample: int) -> Features:
+def _resize(x: Features, resample: int) -> Changed:
     if resample < 0:
         return F.avg_pool2d(x, 2)
     return F.interpolate(x, scale_factor=2, mode="nearest")
@@ -100,7 +101,7 @@ class PatchDown(nn.Module):
         super().__init__()
         self.mix = Shortcut(4 * in_width, out_width)
 
-    def forward(self, x: Features, embedding: Embedding) -> Features:
+    def forward(self, x: Features, embedding: Embedding) -> Changed:
         """Halve the picture."""
         return self.mix(fold_patches(x, 2))
 
@@ -112,7 +113,7 @@ class PatchUp(nn.Module):
         super().__init__()
         self.mix = Shortcut(in_width, 4 * out_width)
 
-    def forward(self, x: Features, embedding: Embedding) -> Features:
+    def forward(self, x: Features, embedding: Embedding) -> Changed:
         """Double the picture."""
         return unfold_patches(self.mix(x), 2)
 
@@ -124,7 +125,7 @@ class ConvDown(nn.Module):
         super().__init__()
         self.conv = conv(in_width, out_width, stride=2)
 
-    def forward(self, x: Features, embedding: Embedding) -> Features:
+    def forward(self, x: Features, embedding: Embedding) -> Changed:
         """Halve the picture."""
         return self.conv(x)
 
@@ -136,7 +137,7 @@ class ConvUp(nn.Module):
         super().__init__()
         self.conv = conv(in_width, out_width)
 
-    def forward(self, x: Features, embedding: Embedding) -> Features:
+    def forward(self, x: Features, embedding: Embedding) -> Changed:
         """Double the picture."""
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 

@@ -104,7 +104,7 @@ class StreamReader(nn.Module):
         super().__init__()
         self.plan = plan
         self.norm = nn.LayerNorm(plan.width) if plan.norm else None
-        self.project = nn.Linear(plan.width, context_width)
+        self.project = nn.Linear(plan.width, context_width) if plan.project else None
         self.pool: TokenPool | VectorProjection | None = None
         match plan.pool:
             case AttentionPool(head_width=head_width):
@@ -114,19 +114,20 @@ class StreamReader(nn.Module):
             case None:
                 pass
 
-    def tokens(self, stream: Stream) -> Tokens:
+    def tokens(self, stream: Stream, dtype: torch.dtype) -> Tokens:
         """The stream's tokens at the common width."""
-        tokens = stream.tokens.to(self.project.weight.dtype)
+        tokens = stream.tokens.to(dtype)
         if tokens.shape[-1] != self.plan.width:
             raise InputError(
                 f"stream {self.plan.name} is {tokens.shape[-1]} wide, "
                 f"this network was built for {self.plan.width}"
             )
-        return self.project(tokens if self.norm is None else self.norm(tokens))
+        if self.norm is not None:
+            tokens = self.norm(tokens)
+        return tokens if self.project is None else self.project(tokens)
 
-    def vector(self, stream: Stream) -> Pooled | None:
+    def vector(self, stream: Stream, dtype: torch.dtype) -> Pooled | None:
         """What is added to the time embedding, if anything."""
-        dtype = self.project.weight.dtype
         if isinstance(self.pool, TokenPool):
             return self.pool(stream.tokens.to(dtype), stream.mask)
         if isinstance(self.pool, VectorProjection):
@@ -174,11 +175,11 @@ class ContextReader(nn.Module):
             if stream is None:
                 stream = _silent(reader.plan, batch, self.null)
             else:
-                rows.append(reader.tokens(stream))
+                rows.append(reader.tokens(stream, self.null.dtype))
                 masks.append(stream.mask)
                 segments.append((name, end, end + stream.tokens.shape[1]))
                 end += stream.tokens.shape[1]
-            vector = reader.vector(stream)
+            vector = reader.vector(stream, self.null.dtype)
             if vector is not None:
                 vectors.append(vector)
         pooled = torch.stack(vectors).sum(dim=0) if vectors else None

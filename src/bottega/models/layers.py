@@ -13,35 +13,44 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bottega.models.unet_config import Norm, Sinusoid
-from bottega.shapes import Images, Tokens
+from bottega.shapes import Images
 
 M = TypeVar("M", bound=nn.Module)
 
 Features = Float[Tensor, "batch channels height width"]
 """A picture of features inside a network."""
 
-Embedding = Float[Tensor, "batch embedding"]
+Changed = Float[Tensor, "batch new_channels new_height new_width"]
+"""The same picture after its width or its size changed."""
+
+Rows = Float[Tensor, "batch rows features"]
+"""Positions or tokens, each a row of features."""
+
+ChangedRows = Float[Tensor, "batch rows new_features"]
+"""The same rows at another width."""
+
+Embedding = Float[Tensor, "#batch embedding"]
 """What is known of noise level and condition, one vector per picture (or one for all of them)."""
 
 
-def to_rows(x: Features) -> Tokens:
+def to_rows(x: Features) -> Rows:
     """Every position as a row of channels; a view where memory is channels-last."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def to_picture(rows: Tokens, height: int, width: int) -> Features:
+def to_picture(rows: Rows, height: int, width: int) -> Features:
     """Rows back to a picture; a view, and channels-last."""
     return rows.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
-def fold_patches(x: Features, patch: int) -> Features:
+def fold_patches(x: Features, patch: int) -> Changed:
     """Squares of ``patch`` x ``patch`` pixels into channels, ordered (row, column, channel)."""
     rows = x.permute(0, 2, 3, 1)
     rows = rearrange(rows, "b (h p) (w q) c -> b h w (p q c)", p=patch, q=patch)
     return rows.permute(0, 3, 1, 2)
 
 
-def unfold_patches(x: Features, patch: int) -> Features:
+def unfold_patches(x: Features, patch: int) -> Changed:
     """The inverse of `fold_patches`."""
     rows = x.permute(0, 2, 3, 1)
     rows = rearrange(rows, "b h w (p q c) -> b (h p) (w q) c", p=patch, q=patch)
@@ -73,7 +82,7 @@ def zeroed(module: M) -> M:
 class Shortcut(nn.Linear):
     """A 1 x 1 convolution as a product over channels: the same numbers, without a convolution's set-up."""
 
-    def forward(self, input: Features) -> Features:  # noqa: A002 (nn.Linear's own name for it)
+    def forward(self, input: Features) -> Changed:  # noqa: A002 (nn.Linear's own name for it)
         """Mix channels at every position."""
         return F.linear(input.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
 
@@ -91,7 +100,7 @@ class NoiseEmbedding(nn.Module):
         self.linear_in = nn.Linear(2 * self.num_frequencies, width)
         self.linear_out = nn.Linear(width, width)
 
-    def forward(self, c_noise: Float[Tensor, "batch"]) -> Embedding:
+    def forward(self, c_noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch embedding"]:
         """Embed one number per picture."""
         steps = torch.linspace(
             math.log(self.sinusoid.highest),
@@ -104,6 +113,6 @@ class NoiseEmbedding(nn.Module):
         return self.linear_out(F.silu(self.linear_in(waves)))
 
 
-def enlarge(low_res: Images, scale: int) -> Images:
+def enlarge(low_res: Images, scale: int) -> Changed:
     """A picture ``scale`` times larger, by bilinear interpolation in float32."""
     return F.interpolate(low_res.float(), scale_factor=scale, mode="bilinear", align_corners=False)

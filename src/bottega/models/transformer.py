@@ -4,9 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from bottega.models.attention import CrossMixer, Reading, SelfMixer
-from bottega.models.layers import Features, group_norm, to_picture, to_rows, zeroed
+from bottega.models.layers import Features, Rows, group_norm, to_picture, to_rows, zeroed
 from bottega.models.unet_config import FeedForward, GatedFeedForward, Norm, Transformer
-from bottega.shapes import Tokens
 
 
 class Gated(nn.Module):
@@ -18,7 +17,7 @@ class Gated(nn.Module):
         self.up = nn.Linear(width, 2 * inner)
         self.down = nn.Linear(inner, width)
 
-    def forward(self, rows: Tokens) -> Tokens:
+    def forward(self, rows: Rows) -> Rows:
         """Transform every row by itself."""
         value, gate = self.up(rows).chunk(2, dim=-1)
         return self.down(value * F.gelu(gate))
@@ -33,7 +32,7 @@ class Plain(nn.Module):
         self.up = nn.Linear(width, inner)
         self.down = nn.Linear(inner, width)
 
-    def forward(self, rows: Tokens) -> Tokens:
+    def forward(self, rows: Rows) -> Rows:
         """Transform every row by itself."""
         return self.down(F.gelu(self.up(rows)))
 
@@ -57,7 +56,7 @@ class TransformerBlock(nn.Module):
         self.norm_feed = nn.LayerNorm(width)
         self.feed = feed_forward(plan.feed_forward, width)
 
-    def forward(self, rows: Tokens, height: int, width: int, reading: Reading) -> Tokens:
+    def forward(self, rows: Rows, height: int, width: int, reading: Reading) -> Rows:
         """Refine the rows of a picture of this height and width."""
         rows = rows + self.self_mix(self.norm_self(rows))
         rows = rows + self.cross_mix(self.norm_cross(rows), height, width, reading)

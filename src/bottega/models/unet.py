@@ -14,6 +14,7 @@ from bottega.models.attention import AttentionMap, Reading, TextReader
 from bottega.models.blocks import ResidualBlock, attention, downsampler, upsampler
 from bottega.models.context import Context, ContextReader
 from bottega.models.layers import (
+    Changed,
     Embedding,
     Features,
     NoiseEmbedding,
@@ -46,7 +47,7 @@ class Stage(nn.Module):
         self.block = ResidualBlock(config, in_width, width)
         self.attention = attention(config, plan, width)
 
-    def forward(self, x: Features, embedding: Embedding, reading: Reading) -> Features:
+    def forward(self, x: Features, embedding: Embedding, reading: Reading) -> Changed:
         """Refine ``x``."""
         x = self.block(x, embedding)
         return x if self.attention is None else self.attention(x, reading)
@@ -64,13 +65,13 @@ class UNet(nn.Module):
         self.checkpointing = False
         folded = config.patch**2
         self.stem = conv(config.in_channels * folded, config.first_width)
-        self.embed_noise = NoiseEmbedding(config.sinusoid, config.time_width, config.time_width)
+        self.embed_noise = NoiseEmbedding(config.sinusoid, config.first_width, config.time_width)
         self.reader = ContextReader(config) if config.streams else None
         self.low_res_stem: nn.Conv2d | None = None
         if config.low_res is not None:
             self.low_res_stem = conv(config.low_res.channels * folded, config.first_width)
             self.embed_low_res = NoiseEmbedding(
-                config.sinusoid, config.time_width, config.time_width
+                config.sinusoid, config.first_width, config.time_width
             )
         self._build_levels(config)
         self.norm = group_norm(config.norm, self._last_width)
@@ -161,7 +162,7 @@ class UNet(nn.Module):
         context: Context,
         *,
         maps: list[AttentionMap] | None = None,
-    ) -> Images:
+    ) -> Changed:
         """The raw network F(c_in x; c_noise) of EDM.
 
         Args:
@@ -188,7 +189,7 @@ class UNet(nn.Module):
         h = self.head(activate(config.activation, self.norm(h)))
         return unfold_patches(h, config.patch)
 
-    def _levels(self, h: Features, embedding: Embedding, reading: Reading) -> Features:
+    def _levels(self, h: Features, embedding: Embedding, reading: Reading) -> Changed:
         levels = self.config.levels
         skips: list[list[Features]] = []
         for i, stages in enumerate(self.down):
@@ -211,7 +212,9 @@ class UNet(nn.Module):
                 h = self.upsamplers[str(i)](h, embedding)
         return h
 
-    def _join(self, h: Features, skip: Features) -> Features:
+    def _join(
+        self, h: Features, skip: Float[Tensor, "batch skip_channels height width"]
+    ) -> Changed:
         scale = self.config.skips.scale
         if isinstance(self.config.skips, AddSkips):
             return h.add(skip, alpha=scale)
@@ -219,13 +222,13 @@ class UNet(nn.Module):
 
     def _run(
         self, stage: nn.Module, h: Features, embedding: Embedding, reading: Reading
-    ) -> Features:
+    ) -> Changed:
         if self.checkpointing and torch.is_grad_enabled() and reading.maps is None:
             return checkpoint(stage, h, embedding, reading, use_reentrant=False)
         return stage(h, embedding, reading)
 
 
-def _folded(x: Images, patch: int) -> Features:
+def _folded(x: Images, patch: int) -> Changed:
     x = x.contiguous(memory_format=torch.channels_last)
     return x if patch == 1 else fold_patches(x, patch)
 

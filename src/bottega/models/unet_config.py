@@ -204,12 +204,16 @@ Pool = PooledVector | AttentionPool
 
 @dataclass(frozen=True, kw_only=True)
 class StreamPlan:
-    """How one encoder's stream enters: its tokens by attention, and perhaps one vector by the time embedding."""
+    """How one encoder's stream enters: its tokens by attention, and perhaps one vector by the time embedding.
+
+    ``norm`` puts a layer norm on the tokens (Imagen found that it helps), ``project`` a linear layer to the common width.
+    """
 
     name: str
     width: int
     pool: Pool | None = None
     norm: bool = True
+    project: bool = True
 
     def __post_init__(self) -> None:
         _require(self.width > 0, f"streams.{self.name}.width must be positive, got {self.width}")
@@ -281,6 +285,12 @@ class UNetConfig:
             _require(
                 self.norm.groups(width) > 0,
                 f"norm: {self.norm} does not divide a width of {width}; change levels or norm",
+            )
+        for stream in self.streams:
+            _require(
+                stream.project or stream.width == self.context_width,
+                f"streams.{stream.name}.project: without it the width {stream.width} must be "
+                f"context_width, {self.context_width}",
             )
         names = [stream.name for stream in self.streams]
         _require(len(names) == len(set(names)), f"streams must have distinct names, got {names}")
