@@ -44,7 +44,11 @@ class Degradation:
 
     def __call__(self, images: Images, generator: torch.Generator) -> Images:
         """Spoilt copies of ``images``, in the same size and range."""
+        # Training runs the objective under autocast, whose short floats would spoil more than was asked for.
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            return self._spoil(images, generator)
 
+    def _spoil(self, images: Images, generator: torch.Generator) -> Images:
         def draw(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=generator.device).to(images)
 

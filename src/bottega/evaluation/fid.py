@@ -44,14 +44,10 @@ def gaussian(parts: Iterable[Features]) -> Gaussian:
             count, mean, scatter = len(batch), batch_mean, batch_scatter
             continue
         if batch_mean.shape != mean.shape:
-            raise InputError(
-                f"features have one width, got {len(mean)} and then {len(batch_mean)}"
-            )
+            raise InputError(f"features have one width, got {len(mean)} and then {len(batch_mean)}")
         total = count + len(batch)
         shift = batch_mean - mean
-        scatter = (
-            scatter + batch_scatter + torch.outer(shift, shift) * (count * len(batch) / total)
-        )
+        scatter = scatter + batch_scatter + torch.outer(shift, shift) * (count * len(batch) / total)
         mean = mean + shift * (len(batch) / total)
         count = total
     if mean is None or scatter is None or count < 2:

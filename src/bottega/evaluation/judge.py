@@ -3,16 +3,21 @@
 Places and sizes are shares of the picture's side, with the origin at the top left.
 """
 
+import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from bottega.errors import InputError
+from bottega.checkpoint import load_manifest, load_module, save_module
+from bottega.config import from_json, to_json
+from bottega.errors import CheckpointError, InputError
 from bottega.evaluation.degrade import resized
 from bottega.evaluation.judge_network import JudgeConfig, JudgeNetwork, Seen
 from bottega.shapes import Images
@@ -20,7 +25,10 @@ from bottega.shapes import Images
 CENTRE_THRESHOLD = 0.4
 """How sure the judge must be that something stands in a place before it counts."""
 
-MAX_DETECTIONS = 12
+KIND = "judge"
+FILE_NAME = "judge"
+
+_MAX_DETECTIONS = 12
 
 # Every call has this shape, so that a picture's reading never depends on its neighbours or their number.
 _CHUNK = 16
@@ -46,12 +54,12 @@ class Detection:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Everything the judge says of one picture; ``detections`` come surest first."""
+    """Everything the judge says of one picture; ``detections`` come surest first, ``word`` is None where none is."""
 
     detections: tuple[Detection, ...]
     background: str
     style: str
-    written: bool
+    word: str | None
 
     def counts(self) -> Counter[str]:
         """How many of each thing there are."""
@@ -61,9 +69,49 @@ class Reading:
 class Judge:
     """A trained network and how its outputs become words."""
 
-    def __init__(self, network: JudgeNetwork) -> None:
-        """Take a network over; it is put in float32 and evaluation mode."""
-        self.network = network.float().eval().requires_grad_(False)
+    def __init__(self, network: JudgeNetwork, *, digest: str = "unsaved") -> None:
+        """Judge by a copy of ``network``, in float32 and for reading only; ``digest`` names it on cards."""
+        self.network = copy.deepcopy(network).float().eval().requires_grad_(False)
+        self.digest = digest
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Judge":
+        """Read a judge that `save` wrote.
+
+        Raises:
+            CheckpointError: If there is none, it is damaged, or the folder holds something else.
+        """
+        manifest = load_manifest(folder)
+        if manifest.kind != KIND:
+            raise CheckpointError(f"{folder} holds a {manifest.kind}, not a {KIND}")
+        network = JudgeNetwork(from_json(JudgeConfig, manifest.config))
+        load_module(network, folder, FILE_NAME)
+        return cls(network, digest=manifest.digest)
+
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        images_seen: int = 0,
+        dtype: torch.dtype = torch.bfloat16,
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Write the judge as a checkpoint with its vocabulary, and return its digest.
+
+        Half the digits are kept (``dtype``): load what was saved before reporting a score of it. ``extra`` is plain
+        JSON worth keeping beside it, such as its accuracy on real pictures.
+        """
+        manifest = save_module(
+            folder,
+            self.network.state_dict(),
+            kind=KIND,
+            config=to_json(self.config),
+            images_seen=images_seen,
+            dtype=dtype,
+            name=FILE_NAME,
+            extra=extra,
+        )
+        return manifest.digest
 
     @property
     def config(self) -> JudgeConfig:
@@ -107,11 +155,12 @@ def _decode(seen: Seen, config: JudgeConfig) -> list[Reading]:
     heat = seen.centre.sigmoid()
     peaks = F.max_pool2d(heat[:, None], 3, stride=1, padding=1)[:, 0]
     scores = torch.where(heat == peaks, heat, torch.zeros_like(heat)).flatten(1)
-    best, cells = scores.topk(min(MAX_DETECTIONS, scores.shape[1]), dim=1)
+    best, cells = scores.topk(min(_MAX_DETECTIONS, scores.shape[1]), dim=1)
     columns = heat.shape[2]
     things, tints = seen.thing.argmax(1).flatten(1), seen.tint.argmax(1).flatten(1)
     offsets, sizes = seen.offset.flatten(2), seen.log_size.exp().flatten(1)
     backgrounds, styles = seen.background.argmax(1), seen.style.argmax(1)
+    signs = seen.sign.argmax(1)
     readings: list[Reading] = []
     for i in range(len(heat)):
         found: list[Detection] = []
@@ -130,12 +179,13 @@ def _decode(seen: Seen, config: JudgeConfig) -> list[Reading]:
                     tint=config.tints[tint - 1] if tint else None,
                 )
             )
+        sign = int(signs[i])
         readings.append(
             Reading(
                 detections=_distinct(found),
                 background=config.backgrounds[int(backgrounds[i])],
                 style=config.styles[int(styles[i])],
-                written=bool(seen.written[i] > 0),
+                word=config.signs[sign - 1] if sign else None,
             )
         )
     return readings
@@ -163,4 +213,4 @@ def _overlap(one: Detection, other: Detection) -> float:
     return shared / union if union > 0 else 0.0
 
 
-__all__ = ["CENTRE_THRESHOLD", "Detection", "Judge", "Reading"]
+__all__ = ["CENTRE_THRESHOLD", "FILE_NAME", "KIND", "Detection", "Judge", "Reading"]

@@ -1,7 +1,7 @@
 """The judge's network: from a small picture to what stands where, on what ground, in which style.
 
 It is read on a grid of cells, four pixels wide. Every cell says whether a thing is centred in it, which one, how large,
-and how tinted; the whole picture says its background, its style, and whether something is written in it.
+and how tinted; the whole picture says its background, its style, and which word is written in it.
 """
 
 import math
@@ -29,14 +29,16 @@ Grid = Float[Tensor, "batch channels rows columns"]
 class JudgeConfig:
     """What the judge can name, and how large it is.
 
-    ``things``, ``backgrounds``, ``styles`` and ``tints`` are the words of the world it reads, in the order of its
-    outputs. ``widths`` are the channels at 1/2, 1/4 and 1/8 of the picture; ``size_px`` is the side it looks at.
+    ``things``, ``backgrounds``, ``styles``, ``tints`` and ``signs`` (what may be written) are the words of the world it
+    reads, in the order of its outputs. ``widths`` are the channels at 1/2, 1/4 and 1/8 of the picture; ``size_px`` is
+    the side it looks at.
     """
 
     things: tuple[str, ...]
     backgrounds: tuple[str, ...]
     styles: tuple[str, ...]
     tints: tuple[str, ...]
+    signs: tuple[str, ...]
     widths: tuple[int, int, int] = (48, 96, 112)
     size_px: int = 64
 
@@ -45,8 +47,10 @@ class JudgeConfig:
             words = getattr(self, name)
             if not words or len(set(words)) != len(words):
                 raise ConfigError(f"a judge needs {name}, each once, got {words}")
-        if len(set(self.tints)) != len(self.tints):
-            raise ConfigError(f"a judge needs tints each once, got {self.tints}")
+        for name in ("tints", "signs"):
+            words = getattr(self, name)
+            if len(set(words)) != len(words):
+                raise ConfigError(f"a judge needs {name} each once, got {words}")
         if any(width < 1 or width % _GROUP_WIDTH for width in self.widths):
             raise ConfigError(f"widths are multiples of {_GROUP_WIDTH}, got {self.widths}")
         if self.size_px < 16 or self.size_px % 8:
@@ -54,7 +58,10 @@ class JudgeConfig:
 
 
 class Seen(NamedTuple):
-    """The network's raw outputs, in float32: logits, except for ``offset`` and ``log_size``."""
+    """The network's raw outputs, in float32: logits, except for ``offset`` (cells) and ``log_size``.
+
+    The first tint and the first sign stand for none.
+    """
 
     centre: Float[Tensor, "batch rows columns"]
     thing: Float[Tensor, "batch things rows columns"]
@@ -63,7 +70,7 @@ class Seen(NamedTuple):
     log_size: Float[Tensor, "batch rows columns"]
     background: Float[Tensor, "batch backgrounds"]
     style: Float[Tensor, "batch styles"]
-    written: Float[Tensor, "batch"]
+    sign: Float[Tensor, "batch signs"]
     features: Pooled
 
 
@@ -87,7 +94,7 @@ class JudgeNetwork(nn.Module):
         self.top = nn.Sequential(_Block(eighth), _norm(eighth), nn.SiLU())
         self.cell_widths = (1, len(config.things), len(config.tints) + 1, 2, 1)
         self.cell = nn.Conv2d(eighth, sum(self.cell_widths), 1)
-        self.picture_widths = (len(config.backgrounds), len(config.styles), 1)
+        self.picture_widths = (len(config.backgrounds), len(config.styles), len(config.signs) + 1)
         self.picture = nn.Sequential(
             nn.Linear(4 * eighth, 128), nn.SiLU(), nn.Linear(128, sum(self.picture_widths))
         )
@@ -112,7 +119,7 @@ class JudgeNetwork(nn.Module):
         strongest = torch.cat([top.amax((2, 3)), eighth.amax((2, 3))], 1)
         picture = self.picture(torch.cat([features, strongest], 1)).float()
         centre, thing, tint, offset, log_size = self.cell(top).float().split(self.cell_widths, 1)
-        background, style, written = picture.split(self.picture_widths, 1)
+        background, style, sign = picture.split(self.picture_widths, 1)
         return Seen(
             centre[:, 0],
             thing,
@@ -121,7 +128,7 @@ class JudgeNetwork(nn.Module):
             log_size[:, 0],
             background,
             style,
-            written[:, 0],
+            sign,
             features.float(),
         )
 

@@ -1,7 +1,7 @@
 """How the judge learns: the layout of each drawn picture, as targets on its grid."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from bottega.data import Batch
+from bottega.data.emoji_world.plan import PlacedObject, PlacedWord, Plan
 from bottega.errors import InputError, nearest
 from bottega.evaluation.degrade import Degradation, resized
 from bottega.evaluation.judge_network import STRIDE, JudgeConfig, Seen
@@ -16,6 +17,8 @@ from bottega.training.objective import Loss
 
 # A cell this close to a centre (the height of the heat map there) learns its thing's name.
 _NAMED_ABOVE = 0.4
+
+_AS_PAINTED = Degradation()
 
 
 class Targets(NamedTuple):
@@ -29,14 +32,14 @@ class Targets(NamedTuple):
     log_size: Float[Tensor, "batch rows columns"]
     background: Int64[Tensor, "batch"]
     style: Int64[Tensor, "batch"]
-    written: Float[Tensor, "batch"]
+    sign: Int64[Tensor, "batch"]
 
 
 class JudgeObjective:
     """The loss of a judge on a batch of drawn pictures, whose examples carry their plans."""
 
     def __init__(
-        self, config: JudgeConfig, *, degradation: Degradation | None = Degradation()
+        self, config: JudgeConfig, *, degradation: Degradation | None = _AS_PAINTED
     ) -> None:
         """Train for ``config``; ``degradation`` None shows every picture as it was drawn."""
         self._config = config
@@ -62,11 +65,11 @@ class JudgeObjective:
         return Loss(total=per_image.mean(), per_image=per_image.detach(), metrics=metrics)
 
 
-def targets_of(plans: Sequence[Any], config: JudgeConfig) -> Targets:
+def targets_of(plans: Sequence[Plan], config: JudgeConfig) -> Targets:
     """Lay plans out on the judge's grid."""
     cells = config.size_px // STRIDE
-    most = max(1, *(len(plan.objects) for plan in plans)) if plans else 1
-    # Rows of x, y, size, thing, tint; a place too many lies far outside every picture.
+    most = max([1, *(len(plan.objects) for plan in plans)])
+    # Rows of x, y, size, thing, tint; a row too many lies far outside every picture.
     objects = torch.full((len(plans), most, 5), -1e3)
     objects[..., 2:] = 0
     indices = _Indices(config)
@@ -91,7 +94,7 @@ def targets_of(plans: Sequence[Any], config: JudgeConfig) -> Targets:
         log_size=_owned(objects[..., 2].clamp(min=1e-3).log(), owner),
         background=torch.tensor([indices.background[plan.background] for plan in plans]),
         style=torch.tensor([indices.style[plan.style] for plan in plans]),
-        written=torch.tensor([float(plan.word is not None) for plan in plans]),
+        sign=torch.tensor([indices.of_word(plan.word) for plan in plans]),
     )
 
 
@@ -101,10 +104,14 @@ class _Indices:
         self.background = _Words(config.backgrounds, "background")
         self.style = _Words(config.styles, "style")
         self.tint = _Words(config.tints, "tint")
+        self.sign = _Words(config.signs, "sign")
 
-    def of_object(self, placed: Any) -> list[float]:
+    def of_object(self, placed: PlacedObject) -> list[float]:
         tint = 0 if placed.tint is None else 1 + self.tint[placed.tint]
         return [placed.x, placed.y, placed.size, self.thing[placed.thing], tint]
+
+    def of_word(self, word: PlacedWord | None) -> int:
+        return 0 if word is None else 1 + self.sign[word.text]
 
 
 class _Words(dict[str, int]):
@@ -139,9 +146,7 @@ def _losses(seen: Seen, targets: Targets) -> Mapping[str, Float[Tensor, "batch"]
         "size": (size * share).sum((1, 2)),
         "background": F.cross_entropy(seen.background, targets.background, reduction="none"),
         "style": F.cross_entropy(seen.style, targets.style, reduction="none"),
-        "written": F.binary_cross_entropy_with_logits(
-            seen.written, targets.written, reduction="none"
-        ),
+        "sign": F.cross_entropy(seen.sign, targets.sign, reduction="none"),
     }
 
 
