@@ -6,6 +6,7 @@ knows which one was meant. Unknown keys are refused with the nearest valid one.
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -21,12 +22,16 @@ Json = Any
 def to_json(config: Any) -> Json:
     """A configuration as plain JSON values; every dataclass carries its class name as ``kind``."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        fields = {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        fields = {
+            f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config) if f.init
+        }
         return {"kind": type(config).__name__, **fields}
     if isinstance(config, (list, tuple)):
         return [to_json(item) for item in config]
     if isinstance(config, Mapping):
         return {str(key): to_json(value) for key, value in config.items()}
+    if isinstance(config, float) and not math.isfinite(config):
+        raise ConfigError(f"a configuration holds finite numbers, got {config}")
     if config is None or isinstance(config, (bool, int, float, str)):
         return config
     raise ConfigError(f"a configuration holds plain values, got {type(config).__name__}")
@@ -99,8 +104,10 @@ def _read_text(hint: Any, text: str, where: str) -> Json:
         return None
     if bool in options and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    wants_text = str in options or any(get_origin(o) is Literal for o in options)
-    if wants_text and not (text.startswith(("{", "["))):
+    literals = [value for o in options if get_origin(o) is Literal for value in get_args(o)]
+    is_structured = any(dataclasses.is_dataclass(o) or get_origin(o) is tuple for o in options)
+    wants_text = str in options or any(isinstance(value, str) for value in literals)
+    if wants_text and not (is_structured and text.startswith(("{", "["))):
         return text
     try:
         return json.loads(text)
@@ -119,7 +126,7 @@ def _decode(hint: Any, data: Json, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(typing.cast(type, hint), data, where)
     if origin is Literal:
-        if data not in get_args(hint):
+        if not any(type(data) is type(value) and data == value for value in get_args(hint)):
             raise ConfigError(
                 f"{where}: {data!r} is not known{nearest(str(data), map(str, get_args(hint)))}"
             )
@@ -138,11 +145,11 @@ def _decode(hint: Any, data: Json, where: str) -> Any:
 
 
 def _decode_plain(hint: Any, data: Json, where: str) -> Any:
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+    if hint is float and type(data) is int and abs(data) < 2**1023:
         return float(data)
     if hint in (int, float, str, bool, type(None)) or hint is None:
         wanted = type(None) if hint is None else hint
-        if type(data) is wanted:
+        if type(data) is wanted and not (wanted is float and not math.isfinite(data)):
             return data
     raise ConfigError(f"{where} expects {_name(hint)}, got {data!r}")
 

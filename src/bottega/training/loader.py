@@ -3,7 +3,6 @@
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Self
 
 import torch
 
@@ -72,7 +71,7 @@ class Loader:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="bottega-loader", daemon=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Loader":
         self._thread.start()
         return self
 

@@ -1,0 +1,82 @@
+"""A run's folder is made on demand, locked while in use, and its files appear whole."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bottega.errors import InputError
+from bottega.rundir import RunDir, write_atomically
+
+
+def test_the_folder_is_made_and_everything_of_a_run_lies_in_it(tmp_path):
+    run = RunDir(tmp_path / "a" / "b")
+    assert run.path.is_dir()
+    for place in (run.config, run.journal, run.checkpoints, run.previews, run.tensorboard):
+        assert place.parent == run.path
+    assert RunDir(str(run.path)).path == run.path
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot make the run folder"):
+        RunDir(tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="cannot make the run folder"):
+        RunDir(tmp_path / "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot write"):
+        RunDir(tmp_path)
+
+
+def test_a_file_is_written_whole_with_ordinary_rights_and_nothing_else_stays(tmp_path):
+    run = RunDir(tmp_path)
+    path = run.write_text("sub/config.json", "one")
+    run.write_text("sub/config.json", "two")
+    assert path.read_text() == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["config.json"]
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_scraps(tmp_path):
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "kept").write_text("x")
+    with pytest.raises(OSError):
+        write_atomically(target, b"cannot replace a folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert (target / "kept").read_text() == "x"
+
+
+def test_two_runs_cannot_share_a_folder_but_can_follow_each_other(tmp_path):
+    run = RunDir(tmp_path)
+    with (
+        run.locked(),
+        pytest.raises(InputError, match=f"in use by process {os.getpid()}"),
+        RunDir(tmp_path).locked(),
+    ):
+        pass
+    with run.locked():
+        pass
+
+
+def test_the_lock_dies_with_its_process(tmp_path):
+    source = Path(__file__).parents[1] / "src"
+    code = (
+        "import os, signal, sys\n"
+        "from bottega.rundir import RunDir\n"
+        "with RunDir(sys.argv[1]).locked():\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False)
+    assert done.returncode == -9
+    with RunDir(tmp_path).locked():
+        pass
