@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -33,6 +33,7 @@ class Batch:
         return len(self.captions)
 
 
+@runtime_checkable
 class Source(Protocol):
     """Anything batches can be drawn from by index; the same index always gives the same picture."""
 
