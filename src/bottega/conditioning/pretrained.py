@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -94,7 +94,7 @@ def _file_digest(path: str, _size: int, _changed_ns: int) -> bytes:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None, None, None]:
     """Keep transformers' reports and progress bars off the terminal; what matters is checked by the caller."""
     from transformers.utils import logging
 

@@ -1,6 +1,6 @@
 """The small encoders of piccolo: configurations, and the untrained transformers models they describe."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,8 @@ def build_t5(config: TinyT5Config, tokenizer: Any, *, seed: int = 0) -> Any:
     """
     from transformers import T5Config, T5ForConditionalGeneration
 
-    settings = T5Config(
+    make_config: Any = T5Config  # its signature leaves out what it takes for every model
+    settings = make_config(
         vocab_size=len(tokenizer),
         d_model=config.d_model,
         d_kv=config.d_model // config.num_heads,
@@ -70,18 +71,20 @@ def build_t5(config: TinyT5Config, tokenizer: Any, *, seed: int = 0) -> Any:
         dropout_rate=0.0,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
         use_cache=False,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager",
     )
     with _seeded(seed):
-        return T5ForConditionalGeneration._from_config(settings, attn_implementation="eager")
+        return T5ForConditionalGeneration(settings)
 
 
 def build_clip(config: TinyClipConfig, tokenizer: Any, *, seed: int = 0) -> Any:
     """An untrained ``CLIPModel`` with both towers."""
     from transformers import CLIPConfig, CLIPModel
 
-    settings = CLIPConfig(
+    make_config: Any = CLIPConfig  # its signature leaves out what it takes for every model
+    settings = make_config(
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": config.text_width,
@@ -104,9 +107,10 @@ def build_clip(config: TinyClipConfig, tokenizer: Any, *, seed: int = 0) -> Any:
             "projection_dim": config.projection,
         },
         projection_dim=config.projection,
+        attn_implementation="eager",
     )
     with _seeded(seed):
-        return CLIPModel._from_config(settings, attn_implementation="eager")
+        return CLIPModel(settings)
 
 
 def save_t5(
@@ -157,6 +161,8 @@ def _save(model: Any, tokenizer: Any, folder: Path | str, dtype: torch.dtype) ->
     with quiet():
         model.to(dtype).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    for path in Path(folder).iterdir():
+        path.chmod(0o644)  # transformers leaves weights readable by their owner only
 
 
 def _check_heads(width: int, heads: int, name: str) -> None:
@@ -165,7 +171,7 @@ def _check_heads(width: int, heads: int, name: str) -> None:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int) -> Generator[None, None, None]:
     """Weights drawn inside depend on the seed alone, and the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
