@@ -1,0 +1,51 @@
+"""Painting: a cascade and its encoders become a painter; pictures carry what made them and can be made again."""
+
+from bottega.pipelines.cascade import CascadeManifest as CascadeManifest
+from bottega.pipelines.cascade import DenoiserConfig as DenoiserConfig
+from bottega.pipelines.cascade import StageEntry as StageEntry
+from bottega.pipelines.cascade import assemble as assemble
+from bottega.pipelines.cascade import find_model as find_model
+from bottega.pipelines.cascade import load_denoiser as load_denoiser
+from bottega.pipelines.cascade import read_manifest as read_manifest
+from bottega.pipelines.cascade import save_denoiser as save_denoiser
+from bottega.pipelines.output import check_writable as check_writable
+from bottega.pipelines.output import open_picture as open_picture
+from bottega.pipelines.output import save_picture as save_picture
+from bottega.pipelines.output import sheet as sheet
+from bottega.pipelines.painter import Painter as Painter
+from bottega.pipelines.painter import PaintStep as PaintStep
+from bottega.pipelines.painter import load as load
+from bottega.pipelines.provenance import Provenance as Provenance
+from bottega.pipelines.provenance import read_provenance as read_provenance
+from bottega.pipelines.provenance import sheet_of as sheet_of
+from bottega.pipelines.replay import Replay as Replay
+from bottega.pipelines.replay import paint_again as paint_again
+from bottega.pipelines.replay import repaint as repaint
+from bottega.pipelines.stage import Stage as Stage
+from bottega.pipelines.stage import StageSettings as StageSettings
+
+__all__ = [
+    "CascadeManifest",
+    "DenoiserConfig",
+    "PaintStep",
+    "Painter",
+    "Provenance",
+    "Replay",
+    "Stage",
+    "StageEntry",
+    "StageSettings",
+    "assemble",
+    "check_writable",
+    "find_model",
+    "load",
+    "load_denoiser",
+    "open_picture",
+    "paint_again",
+    "read_manifest",
+    "read_provenance",
+    "repaint",
+    "save_denoiser",
+    "save_picture",
+    "sheet",
+    "sheet_of",
+]

@@ -1,0 +1,323 @@
+"""A model folder: the denoisers of a cascade, its encoders, its judge, and the digest of every file.
+
+::
+
+    manifest.json                      what is here, how each stage is sampled by default, SHA-256 of all files
+    base/, sr128/, ...                 one checkpoint per stage
+    t5/, clip/                         encoders in Hugging Face's format
+    judge/                             the detector that scores its pictures (optional)
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bottega.checkpoint import Manifest, load_manifest, load_module, save_module
+from bottega.config import from_json, to_json
+from bottega.diffusion import Denoiser, EDMPrecond
+from bottega.errors import CheckpointError, ConfigError, InputError, nearest
+from bottega.models import UNet, UNetConfig
+from bottega.pipelines.stage import Stage, StageSettings
+from bottega.rundir import write_atomically
+
+FORMAT_VERSION = 1
+"""The newest model folder this version reads, and the one it writes."""
+
+MANIFEST = "manifest.json"
+SHIPPED = ("piccolo",)
+"""Models that come inside the package."""
+
+KIND = "cascade"
+DENOISER_KIND = "denoiser"
+_ENCODER_KINDS = ("t5", "clip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """What a stage's denoiser is built from; the ``config`` of its checkpoint."""
+
+    network: UNetConfig
+    precond: EDMPrecond = field(default_factory=EDMPrecond)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEntry:
+    """A stage of a model folder: where its checkpoint lies, what it paints, and how by default."""
+
+    name: str
+    folder: str
+    size: int
+    low_res_from: str | None = None
+    settings: StageSettings = field(default_factory=StageSettings)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"stage {self.name}: size must be positive, got {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeManifest:
+    """What a model folder holds. ``files`` maps each file's path in it to the SHA-256 of its bytes."""
+
+    name: str
+    stages: tuple[StageEntry, ...]
+    encoders: Mapping[str, str]
+    judge: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ConfigError("a cascade needs at least one stage")
+        earlier: list[str] = []
+        for stage in self.stages:
+            if stage.name in earlier:
+                raise ConfigError(f"two stages are called {stage.name}")
+            if (stage.low_res_from is None) != (not earlier):
+                raise ConfigError(
+                    f"stage {stage.name}: the first stage enlarges nothing, every later one names what it enlarges"
+                )
+            if stage.low_res_from is not None and stage.low_res_from not in earlier:
+                raise ConfigError(
+                    f"stage {stage.name} enlarges {stage.low_res_from}{nearest(stage.low_res_from, earlier)}"
+                )
+            earlier.append(stage.name)
+        for kind in self.encoders:
+            if kind not in _ENCODER_KINDS:
+                raise ConfigError(f"encoder {kind!r} is not known{nearest(kind, _ENCODER_KINDS)}")
+        for inner in (*self.folders, *self.files):
+            path = PurePosixPath(inner)
+            if path.is_absolute() or ".." in path.parts or not path.parts:
+                raise ConfigError(f"{inner!r} does not lie inside the model folder")
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Every folder of the model, by its path in it."""
+        judge = () if self.judge is None else (self.judge,)
+        return (*(stage.folder for stage in self.stages), *self.encoders.values(), *judge)
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 for the model: its stages and the bytes of what paints; defaults and the judge left out."""
+        judged = () if self.judge is None else (f"{self.judge}/",)
+        facts = {
+            "stages": [[s.name, s.folder, s.size, s.low_res_from] for s in self.stages],
+            "encoders": dict(self.encoders),
+            "files": {k: v for k, v in self.files.items() if not k.startswith(judged)},
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def save_denoiser(
+    folder: Path | str,
+    state: Mapping[str, Tensor],
+    config: DenoiserConfig,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    images_seen: int = 0,
+    parent: str | None = None,
+) -> Manifest:
+    """Write one stage's checkpoint from a `Denoiser`'s ``state_dict()``, in bfloat16 unless asked otherwise."""
+    return save_module(
+        folder,
+        state,
+        kind=DENOISER_KIND,
+        config=to_json(config),
+        images_seen=images_seen,
+        dtype=dtype,
+        parent=parent,
+    )
+
+
+def load_denoiser(folder: Path | str) -> tuple[Denoiser, Manifest]:
+    """Build a denoiser from its checkpoint, in float32, strictly.
+
+    Raises:
+        CheckpointError: When it is missing, damaged, or of another kind.
+    """
+    manifest = load_manifest(folder)
+    if manifest.kind != DENOISER_KIND:
+        raise CheckpointError(f"{folder} holds a {manifest.kind}, not a {DENOISER_KIND}")
+    try:
+        config = from_json(DenoiserConfig, manifest.config, where=f"{folder}: config")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    with torch.random.fork_rng(devices=[]):  # the weights it starts from are overwritten
+        denoiser = Denoiser(UNet(config.network), config.precond)
+    return denoiser.requires_grad_(False).eval(), load_module(denoiser, folder)
+
+
+def assemble(
+    folder: Path | str,
+    *,
+    name: str,
+    stages: Sequence[StageEntry],
+    encoders: Mapping[str, str],
+    judge: str | None = None,
+) -> CascadeManifest:
+    """Make a folder that holds checkpoints and encoders already into a model: write its manifest.
+
+    Args:
+        folder: Where everything lies.
+        name: What the model is called.
+        stages: From the smallest picture to the largest; paths are relative to ``folder``.
+        encoders: ``t5`` and ``clip`` to their folders.
+        judge: The judge's folder.
+
+    Raises:
+        CheckpointError: When something named is not there.
+    """
+    folder = Path(folder)
+    manifest = CascadeManifest(
+        name=name, stages=tuple(stages), encoders=dict(encoders), judge=judge
+    )
+    for part in manifest.folders:
+        if not (folder / part).is_dir():
+            raise CheckpointError(f"{folder} lacks {part}, which the model {name} needs")
+    manifest = replace(manifest, files={p: _digest(folder / p) for p in _present(folder, manifest)})
+    facts = {**to_json(manifest), "kind": KIND}
+    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    write_atomically(folder / MANIFEST, text.encode())
+    return manifest
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder of a model, by the name of one that ships with bottega or by path.
+
+    Raises:
+        InputError: For an unknown name, with the nearest one.
+        CheckpointError: For a known name whose weights are not in this installation.
+    """
+    if str(model) in SHIPPED:
+        folder = Path(str(files("bottega") / "weights" / str(model)))
+        if not (folder / MANIFEST).is_file():
+            raise CheckpointError(
+                f"the weights of {model} are not in this installation (expected {folder}); install a released "
+                "bottega, or name a folder with a model of your own"
+            )
+        return folder
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if len(folder.parts) > 1:
+        raise InputError(f"there is no model folder {folder}")
+    raise InputError(
+        f"model {str(model)!r} is neither a folder nor known{nearest(str(model), SHIPPED)}"
+    )
+
+
+def read_manifest(folder: Path | str) -> CascadeManifest:
+    """What a model folder says it holds; its other files are not looked at.
+
+    Raises:
+        CheckpointError: When it is no model folder, damaged, or newer than this version.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a model: it holds no {MANIFEST}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind != KIND:
+        raise CheckpointError(f"{path} describes a {kind}, not a {KIND} that can paint")
+    version = data.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has format {version}, this version reads up to {FORMAT_VERSION}; upgrade bottega"
+        )
+    facts = {key: value for key, value in data.items() if key != "kind"}
+    try:
+        return from_json(CascadeManifest, facts, where=str(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def verify_files(folder: Path | str, manifest: CascadeManifest) -> None:
+    """Compare every file of a model with its digest.
+
+    Raises:
+        CheckpointError: Naming the first file that is missing, damaged, or not listed.
+    """
+    folder = Path(folder)
+    surplus = set(_present(folder, manifest)) - set(manifest.files)
+    if surplus:
+        raise CheckpointError(f"{folder} holds {min(surplus)}, which its manifest does not list")
+    for path, expected in manifest.files.items():
+        try:
+            found = _digest(folder / path)
+        except OSError as error:
+            raise CheckpointError(f"{folder / path} cannot be read: {error.strerror}") from None
+        if found != expected:
+            raise CheckpointError(
+                f"{folder / path} is damaged: its SHA-256 is {found[:12]}..., the manifest says "
+                f"{expected[:12]}...; install or copy the model again"
+            )
+
+
+def load_stages(folder: Path | str, manifest: CascadeManifest) -> tuple[Stage, ...]:
+    """Build every stage's denoiser, in float32 on the CPU.
+
+    Raises:
+        CheckpointError: When one is missing or damaged, or enlarges by another factor than the manifest says.
+    """
+    stages: dict[str, Stage] = {}
+    for entry in manifest.stages:
+        denoiser, _ = load_denoiser(Path(folder) / entry.folder)
+        stage = Stage(
+            name=entry.name, denoiser=denoiser, size=entry.size, low_res_from=entry.low_res_from
+        )
+        if isinstance(denoiser.network, UNet):
+            _check_sizes(stage, denoiser.network.config, stages)
+        stages[entry.name] = stage
+    return tuple(stages.values())
+
+
+def _check_sizes(stage: Stage, plan: UNetConfig, earlier: Mapping[str, Stage]) -> None:
+    if stage.size % plan.downsampling:
+        raise CheckpointError(
+            f"stage {stage.name} paints multiples of {plan.downsampling} pixels, the manifest says {stage.size}"
+        )
+    scale = None if plan.low_res is None else plan.low_res.scale
+    low = None if stage.low_res_from is None else earlier[stage.low_res_from]
+    if (scale is None) != (low is None) or (scale and low and low.size * scale != stage.size):
+        raise CheckpointError(
+            f"stage {stage.name} enlarges by {scale}, the manifest says from "
+            f"{None if low is None else low.size} to {stage.size} pixels"
+        )
+
+
+def _present(folder: Path, manifest: CascadeManifest) -> list[str]:
+    """Every file of the model's folders, hidden ones left out."""
+    found = [path for part in manifest.folders for path in (folder / part).rglob("*")]
+    relative = [path.relative_to(folder) for path in found if path.is_file()]
+    return sorted(p.as_posix() for p in relative if not any(n.startswith(".") for n in p.parts))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+__all__ = [
+    "FORMAT_VERSION",
+    "SHIPPED",
+    "CascadeManifest",
+    "DenoiserConfig",
+    "StageEntry",
+    "assemble",
+    "find_model",
+    "load_denoiser",
+    "load_stages",
+    "read_manifest",
+    "save_denoiser",
+    "verify_files",
+]

@@ -1,0 +1,207 @@
+"""One stage of a cascade: a denoiser, the size it paints at, and how it is sampled.
+
+Pictures are in [-1, 1]; sigma is the standard deviation of the noise in those units.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from bottega.condition import Condition, Stream
+from bottega.diffusion import (
+    Denoise,
+    Denoiser,
+    Dynamic,
+    Static,
+    Step,
+    augment_low_res,
+    find_sampler,
+    guided_jointly,
+    karras,
+    thresholded,
+)
+from bottega.errors import ConfigError, InputError
+from bottega.seeding import ImageNoise
+from bottega.shapes import Images
+
+MAX_STEPS = 10_000
+"""More steps than this are taken for a mistake."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """How a stage is sampled.
+
+    ``guidance_scale`` 1 is off; ``guidance_interval`` are the noise levels (low, high] in which it acts, None all of
+    them. ``rho`` bends the noise levels between ``sigma_min`` and ``sigma_max`` towards the low ones. ``low_res_sigma``
+    is the noise put on the picture of the stage before, where there is one.
+
+    Source: the grid is Karras et al. 2022 (arXiv:2206.00364), equation 5; ``low_res_sigma`` is Imagen's augmentation at
+    sampling (arXiv:2205.11487, section 2.4), as a sigma instead of a level.
+    """
+
+    steps: int = 24
+    sampler: str = "dpmpp_2m"
+    guidance_scale: float = 3.0
+    guidance_interval: tuple[float, float] | None = None
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    thresholding: Static | Dynamic | None = field(default_factory=Dynamic)
+    low_res_sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        find_sampler(self.sampler)
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ConfigError(f"steps must be between 1 and {MAX_STEPS}, got {self.steps}")
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+            raise ConfigError(
+                f"guidance_scale must be a finite number of 0 or more (1 is off), got {self.guidance_scale}"
+            )
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ConfigError(
+                "the noise levels need 0 < sigma_min < sigma_max, both finite, got "
+                f"{self.sigma_min} and {self.sigma_max}"
+            )
+        if not 0 < self.rho < math.inf:
+            raise ConfigError(f"rho must be positive and finite, got {self.rho}")
+        if not (math.isfinite(self.low_res_sigma) and self.low_res_sigma >= 0):
+            raise ConfigError(
+                f"low_res_sigma must be a finite number of 0 or more, got {self.low_res_sigma}"
+            )
+        interval = self.guidance_interval
+        if interval is not None and not 0 <= interval[0] < interval[1]:
+            raise ConfigError(f"guidance_interval needs 0 <= low < high, got {interval}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """A denoiser that paints at ``size`` pixels; ``low_res_from`` names the stage whose picture it enlarges."""
+
+    name: str
+    denoiser: Denoiser
+    size: int
+    low_res_from: str | None = None
+
+    def paint(
+        self,
+        cond: Condition,
+        uncond: Condition,
+        seeds: Sequence[int],
+        settings: StageSettings,
+        *,
+        low_res: Images | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Step]:
+        """Sample one picture per seed; the last step's ``x`` is the result.
+
+        Args:
+            cond: What to paint, one row per seed.
+            uncond: What guidance keeps away from: silence, or a negative prompt.
+            seeds: One per picture.
+            settings: How to sample.
+            low_res: Pictures to enlarge, for a stage that does.
+            device: Where the denoiser lives.
+
+        Yields:
+            The state after each of ``settings.steps`` steps. Gradients are off inside, and untouched outside.
+
+        Raises:
+            InputError: Without pictures to enlarge where they are needed, or with some where they are not.
+        """
+        if (low_res is None) != (self.low_res_from is None):
+            needs = "needs a picture to enlarge" if low_res is None else "enlarges nothing"
+            raise InputError(f"stage {self.name} {needs}")
+        shape = (3, self.size, self.size)
+        noise = ImageNoise(seeds, purpose=self.name, shape=shape, device=device)
+
+        def walk() -> Iterator[Step]:
+            both = _joined(cond, uncond, settings)
+            if low_res is not None:
+                both = self._with_low_res(both, low_res, seeds, settings, device)
+            denoise = self._bind(both, len(seeds), settings)
+            sigmas = karras(settings.steps, settings.sigma_min, settings.sigma_max, settings.rho)
+            x = noise() * sigmas[0]
+            yield from find_sampler(settings.sampler)(denoise, x, sigmas, noise=noise)
+
+        return _without_gradients(walk())
+
+    def _bind(self, both: Condition, num_images: int, settings: StageSettings) -> Denoise:
+        joint = self.denoiser.bind(self.denoiser.prepare(both))
+        alone, scale = joint, 1.0
+        if both.batch_size > num_images:
+            scale = settings.guidance_scale
+            if settings.guidance_interval is not None:
+                alone = self.denoiser.bind(self.denoiser.prepare(_first(both, num_images)))
+        denoise = guided_jointly(joint, alone, scale, settings.guidance_interval)
+        if settings.thresholding is None:
+            return denoise
+        return thresholded(denoise, settings.thresholding)
+
+    def _with_low_res(
+        self,
+        both: Condition,
+        low_res: Images,
+        seeds: Sequence[int],
+        settings: StageSettings,
+        device: torch.device | str,
+    ) -> Condition:
+        """Add the picture to enlarge to every row, augmented with noise of its own generators."""
+        sigma = torch.full((len(low_res),), settings.low_res_sigma, device=device)
+        if settings.low_res_sigma > 0:
+            _, channels, height, width = low_res.shape
+            eps = ImageNoise(
+                seeds,
+                purpose=f"{self.name}/low_res",
+                shape=(channels, height, width),
+                device=device,
+            )
+            low_res = augment_low_res(low_res, sigma, eps())
+        halves = both.batch_size // len(low_res)
+        return both.with_low_res(torch.cat([low_res] * halves), torch.cat([sigma] * halves))
+
+
+def _joined(cond: Condition, uncond: Condition, settings: StageSettings) -> Condition:
+    """Both halves of guidance as one batch; ``cond`` alone where guidance would change nothing."""
+    if settings.guidance_scale == 1 or (is_silent(cond) and is_silent(uncond)):
+        return cond
+    return Condition.cat([cond, uncond])
+
+
+def is_silent(condition: Condition) -> bool:
+    """Whether no stream says anything, as for an empty prompt."""
+    return not any(bool(stream.mask.any()) for stream in condition.streams.values())
+
+
+def _first(both: Condition, num_images: int) -> Condition:
+    """The half that is told the prompt."""
+    streams = {
+        name: Stream(
+            tokens=stream.tokens[:num_images],
+            mask=stream.mask[:num_images],
+            pooled=None if stream.pooled is None else stream.pooled[:num_images],
+        )
+        for name, stream in both.streams.items()
+    }
+    if both.low_res is None or both.low_res_sigma is None:
+        return Condition(streams=streams)
+    return Condition(
+        streams=streams,
+        low_res=both.low_res[:num_images],
+        low_res_sigma=both.low_res_sigma[:num_images],
+    )
+
+
+def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:
+    """Advance a walk in inference mode, and leave that mode whenever the caller holds the reins."""
+    while True:
+        with torch.inference_mode():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
+
+
+__all__ = ["MAX_STEPS", "Stage", "StageSettings", "is_silent"]
