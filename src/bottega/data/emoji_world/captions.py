@@ -62,7 +62,8 @@ class _Writer:
         self.plan = plan
         self.mixture = mixture
         self.draws = draws
-        self.verb_first = False
+        self.form = 0
+        self._names: dict[int, tuple[str, str]] = {}
         self.short = self.chance(mixture.short_caption)
 
     def chance(self, probability: float) -> bool:
@@ -75,27 +76,31 @@ class _Writer:
         return self.draws.pick(options)
 
     def noun(self, index: int, *, article: Literal["a", "the", ""] = "a") -> Piece:
-        """What an object is called: "a blue banana", "the cat", "small dog"."""
-        placed = self.plan.objects[index]
-        thing = thing_named(placed.thing)
-        name, first = thing.name, thing.article
-        if thing.synonyms and self.chance(self.mixture.synonym) and self.draws is not None:
-            name = self.draws.pick(thing.synonyms)
-            first = first if first == "some" else _article(name)
-        text = self._dressed(placed, name)
-        if self.short:
-            article = ""
+        """What an object is called: "a blue banana", "the cat", "small dog"; always the same in one caption."""
+        first, text = self._called(index)
         if article == "the":
             text = f"the {text}"
-        elif article == "a":
-            text = f"{first if text == name or first == 'some' else _article(text)} {text}"
+        elif article == "a" and not self.short:
+            text = f"{first} {text}"
         return (text, "object", (index,))
 
-    def _dressed(self, placed: PlacedObject, name: str) -> str:
-        text = name if placed.tint is None else f"{placed.tint} {name}"
+    def _called(self, index: int) -> tuple[str, str]:
+        """The article and the words for an object, chosen when it is first spoken of."""
+        known = self._names.get(index)
+        if known is not None:
+            return known
+        placed = self.plan.objects[index]
+        thing = thing_named(placed.thing)
+        text = thing.name
+        if thing.synonyms and self.chance(self.mixture.synonym) and self.draws is not None:
+            text = self.draws.pick(thing.synonyms)
+        if placed.tint is not None:
+            text = f"{placed.tint} {text}"
         if placed.size_word is not None:
             text = f"{self.vary(_BIG if placed.size_word == 'big' else _SMALL)} {text}"
-        return text
+        plain = text == thing.name or thing.article == "some"
+        self._names[index] = (thing.article if plain else _article(text), text)
+        return self._names[index]
 
     def listed(self, indices: Sequence[int]) -> list[Piece]:
         """Things in a row: "a cat, a dog and a pizza"."""
@@ -157,17 +162,15 @@ class _Writer:
         name = relation.name
         if self.short:
             return [self.noun(subject), f" {_SHORT_WORDS[name]} ", self.noun(other)]
-        form = 0
         if self.chance(self.mixture.varied_phrasing) and self.draws is not None:
-            form = self.draws.below(4)
-        if form == 1 and self.plan.style == "plain":
-            self.verb_first = True
+            self.form = self.draws.below(4)
+        if self.form == 1 and self.plan.style == "plain":
             words = self.vary(_RELATION_WORDS[name])
             return [f"{words} ", self.noun(other, article="the"), " there is ", self.noun(subject)]
-        if form == 2:
+        if self.form == 2:
             here, there = _SIDES[name]
             return [*(self.noun(subject), f" {here} and "), self.noun(other), f" {there}"]
-        if form == 3:
+        if self.form == 3:
             side = {"left of": "to its left", "right of": "to its right", "above": "above it"}
             return [
                 self.noun(other), " with ", self.noun(subject), f" {side.get(name, 'below it')}",
@@ -216,15 +219,15 @@ class _Writer:
         style = self.plan.style
         options = _STYLE_WORDS[style]
         if style == "plain":
-            options = options if self.chance(0.06) and not self.verb_first else (("", ""),)
+            options = options if self.chance(0.06) and self.form != 1 else (("", ""),)
         elif self.short:
             options = (("", f" {style}"),)
         before, after = options[0]
         if self.draws is not None and len(options) > 1:
             before, after = self.draws.pick(options)
         pieces: list[Piece] = [(before, "style", ()), *scene, (after, "style", ())]
-        countless = self.plan.is_count or not self.plan.objects
-        if not self.short and not countless and self.chance(self.mixture.long_caption):
+        places_unsaid = bool(self.plan.objects) and not self.plan.is_count and self.form in (0, 1)
+        if not self.short and places_unsaid and self.chance(self.mixture.long_caption):
             pieces += self.whereabouts()
         return pieces
 

@@ -13,7 +13,7 @@ from bottega.errors import InputError
 Picture = UInt8[ndarray, "height width 3"]
 Labels = Int8[ndarray, "height width"]
 
-_STYLED_AT = 128
+_DRAWN_AT = 128
 _INK = (24, 24, 28)
 _PAPER = (250, 250, 246)
 
@@ -21,19 +21,20 @@ _PAPER = (250, 250, 246)
 def render(plan: Plan, size: int) -> Picture:
     """The plan's picture, ``size`` pixels square; the same plan always gives the same bytes.
 
-    Styles are drawn at 128 pixels or more and made smaller, so that strokes and grain look alike at every size.
+    Styles and words are drawn at 128 pixels or more and made smaller, so that strokes, grain and letters look alike
+    at every size.
     """
     if not 8 <= size <= 1024:
         raise InputError(f"a picture of the world is 8 to 1024 pixels wide, got {size}")
-    times = 1 if plan.style == "plain" else -(-_STYLED_AT // size)
+    plain = plan.style == "plain" and plan.word is None
+    times = 1 if plain else -(-_DRAWN_AT // size)
     drawn = size * times
     picture = _ground(plan, drawn)
     for sprite, top, left in _sprites(plan, drawn):
         lay(picture, sprite, top, left)
-    if plan.style == "plain":
-        return picture
-    styled = apply_style(picture, labels(plan, drawn) > 0, plan.style, plan.shade)
-    return styled if times == 1 else _reduced(styled, times)
+    if plan.style != "plain":
+        picture = apply_style(picture, labels(plan, drawn) > 0, plan.style, plan.shade)
+    return picture if times == 1 else _reduced(picture, times)
 
 
 def _reduced(picture: Picture, times: int) -> Picture:

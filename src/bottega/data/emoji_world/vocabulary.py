@@ -34,9 +34,16 @@ class Thing:
 
 @functools.cache
 def _read() -> tuple[tuple[Thing, ...], int]:
-    text = resources.files(__package__).joinpath("vocabulary.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("bottega.data.emoji_world")
+        .joinpath("vocabulary.json")
+        .read_text(encoding="utf-8")
+    )
     data = json.loads(text)
-    things = tuple(Thing(*row[:4], tuple(row[4]), tuple(row[5])) for row in data["things"])
+    things = tuple(
+        Thing(char, name, article, plural, tuple(synonyms), tuple(keywords))
+        for char, name, article, plural, synonyms, keywords in data["things"]
+    )
     return things, data["num_core"]
 
 
