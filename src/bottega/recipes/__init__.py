@@ -1,0 +1,32 @@
+"""Whole configurations by name, and what trains them."""
+
+from collections.abc import Callable, Mapping
+
+from bottega.errors import ConfigError, nearest
+from bottega.recipes import piccolo
+from bottega.recipes.run import RunConfig as RunConfig
+from bottega.recipes.train import train as train
+
+RECIPES: Mapping[str, Callable[[], RunConfig]] = {
+    "lab": piccolo.lab,
+    "piccolo-base": piccolo.piccolo_base,
+    "piccolo-clip": piccolo.piccolo_clip,
+    "piccolo-judge": piccolo.piccolo_judge,
+    "piccolo-sr": piccolo.piccolo_sr,
+    "piccolo-t5": piccolo.piccolo_t5,
+}
+"""Every recipe; a recipe is a function that returns a whole configuration."""
+
+
+def recipe(name: str) -> RunConfig:
+    """The configuration of a recipe.
+
+    Raises:
+        ConfigError: For an unknown name; the message suggests the nearest.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"there is no recipe {name!r}{nearest(name, RECIPES)}")
+    return RECIPES[name]()
+
+
+__all__ = ["RECIPES", "RunConfig", "recipe", "train"]

@@ -1,0 +1,154 @@
+"""The runs that make piccolo, the model that ships with bottega; they run in this order on a laptop."""
+
+from bottega.data.emoji_world import EmojiWorldConfig, SceneMixture
+from bottega.diffusion import AugmentationLevels, LogNormal
+from bottega.evaluation.judge_world import judge_world
+from bottega.models.plans import piccolo_base as base_plan
+from bottega.models.plans import piccolo_sr as sr_plan
+from bottega.recipes.run import ClipTask, DenoiserTask, JudgeTask, RunConfig, T5Task
+from bottega.training import AdamW, EmaConfig, Linear, TrainConfig
+
+NUM_THINGS = 100
+"""How many things of the core vocabulary version 1 paints."""
+
+_NOISE = LogNormal(mean=-0.8, std=1.4)
+"""Small flat pictures decide what they show at higher noise than photographs; broader than EDM's -1.2, 1.2."""
+
+
+def piccolo_t5() -> RunConfig:
+    """A T5 that has read captions of the whole core vocabulary; about five minutes on two cores."""
+    return RunConfig(
+        name="piccolo-t5",
+        data=EmojiWorldConfig(mixture=SceneMixture(synonym=0.15, long_caption=0.1)),
+        size=32,
+        task=T5Task(),
+        train=TrainConfig(
+            total_images=400_000,
+            batch_size=256,
+            learning_rate=1e-3,
+            schedule=Linear(start_frac=0.3),
+            warmup_images=20_000,
+            checkpoint_images=100_000,
+            ema=EmaConfig(stds=(0.05,), every_images=1024),
+        ),
+    )
+
+
+def piccolo_clip() -> RunConfig:
+    """A CLIP of captions and pictures in every style; about a quarter of an hour on two cores."""
+    return RunConfig(
+        name="piccolo-clip",
+        data=EmojiWorldConfig(
+            mixture=SceneMixture(synonym=0.15, style=0.3, tint=0.15, long_caption=0.08)
+        ),
+        size=64,
+        task=ClipTask(),
+        train=TrainConfig(
+            total_images=400_000,
+            batch_size=256,
+            learning_rate=1e-3,
+            schedule=Linear(start_frac=0.3),
+            warmup_images=20_000,
+            checkpoint_images=50_000,
+            optimizer=AdamW(weight_decay=0.05),
+            ema=EmaConfig(stds=(0.05,), every_images=1024),
+        ),
+    )
+
+
+def piccolo_judge() -> RunConfig:
+    """The judge of piccolo's things; about a quarter of an hour on two cores."""
+    return RunConfig(
+        name="piccolo-judge",
+        data=judge_world(num_things=NUM_THINGS),
+        size=64,
+        task=JudgeTask(),
+        train=TrainConfig(
+            total_images=250_000,
+            batch_size=64,
+            learning_rate=2e-3,
+            schedule=Linear(start_frac=0.3),
+            warmup_images=10_000,
+            checkpoint_images=50_000,
+            ema=EmaConfig(stds=(0.05,), every_images=512),
+        ),
+    )
+
+
+def piccolo_base() -> RunConfig:
+    """The 32 px base in eDiff-I's form; hours on two cores, to be continued with --resume."""
+    return RunConfig(
+        name="piccolo-base",
+        data=EmojiWorldConfig(num_things=NUM_THINGS),
+        size=32,
+        num_examples=200_000,
+        task=DenoiserTask(network=base_plan(), noise=_NOISE),
+        train=TrainConfig(
+            total_images=1_500_000,
+            batch_size=64,
+            learning_rate=1e-3,
+            schedule=Linear(start_frac=0.5),
+            warmup_images=10_000,
+            checkpoint_images=20_000,
+        ),
+    )
+
+
+def piccolo_sr() -> RunConfig:
+    """The super-resolution net from 32 to 128 px; an hour on two cores."""
+    return RunConfig(
+        name="piccolo-sr",
+        data=EmojiWorldConfig(num_things=NUM_THINGS),
+        size=128,
+        num_examples=50_000,
+        task=DenoiserTask(
+            network=sr_plan(),
+            noise=LogNormal(mean=-1.2, std=1.4),
+            low_res_size=32,
+            augmentation=AugmentationLevels(),
+        ),
+        train=TrainConfig(
+            total_images=300_000,
+            batch_size=32,
+            learning_rate=1e-3,
+            schedule=Linear(start_frac=0.5),
+            warmup_images=5_000,
+            checkpoint_images=10_000,
+        ),
+    )
+
+
+def lab() -> RunConfig:
+    """Forty things, one at a time: learns something that can be measured in a quarter of an hour on two cores."""
+    return RunConfig(
+        name="lab",
+        data=EmojiWorldConfig(
+            num_things=40,
+            mixture=SceneMixture(
+                single=1.0, pair=0.0, together=0.0, count=0.0, between=0.0, corner=0.0,
+                sizes=0.0, several=0.0, words=0.0, tint=0.0, style=0.0,
+            ),  # fmt: skip
+        ),
+        size=32,
+        num_examples=50_000,
+        task=DenoiserTask(network=base_plan(), noise=_NOISE),
+        train=TrainConfig(
+            total_images=120_000,
+            batch_size=64,
+            learning_rate=1e-3,
+            schedule=Linear(start_frac=0.4),
+            warmup_images=4_000,
+            checkpoint_images=20_000,
+        ),
+    )
+
+
+__all__ = [
+    "NUM_THINGS",
+    "lab",
+    "piccolo_base",
+    "piccolo_clip",
+    "piccolo_judge",
+    "piccolo_sr",
+    "piccolo_t5",
+]

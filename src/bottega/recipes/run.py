@@ -1,0 +1,86 @@
+"""The whole configuration of one training run: what is learned, from what, and how."""
+
+from dataclasses import dataclass, field
+
+from bottega.conditioning import ConditionDropout, TinyClipConfig, TinyT5Config, TokenizerConfig
+from bottega.data.emoji_world import EmojiWorldConfig
+from bottega.diffusion import AugmentationLevels, EDMPrecond, LogNormal
+from bottega.errors import ConfigError
+from bottega.models import UNetConfig
+from bottega.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Task:
+    """Train a small T5 of our own by span corruption on captions, names and keywords."""
+
+    model: TinyT5Config = field(default_factory=TinyT5Config)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTask:
+    """Train a small CLIP of our own by contrast of captions and pictures."""
+
+    model: TinyClipConfig = field(default_factory=TinyClipConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeTask:
+    """Train the detector that says what stands in a picture, and where; it learns to name all the world shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserTask:
+    """Train a denoiser: a base when ``low_res_size`` is None, a super-resolution net otherwise.
+
+    ``encoders`` is a folder that holds ``t5`` and ``clip``, or the name of a model that ships with bottega.
+    """
+
+    network: UNetConfig
+    noise: LogNormal = field(default_factory=LogNormal)
+    precond: EDMPrecond = field(default_factory=EDMPrecond)
+    dropout: ConditionDropout = field(default_factory=ConditionDropout)
+    encoders: str = "piccolo"
+    low_res_size: int | None = None
+    augmentation: AugmentationLevels | None = None
+
+    def __post_init__(self) -> None:
+        if (self.low_res_size is None) != (self.augmentation is None):
+            raise ConfigError(
+                "task.low_res_size and task.augmentation go together: a super-resolution net needs both, "
+                f"a base neither; got low_res_size={self.low_res_size}, augmentation={self.augmentation}"
+            )
+
+
+Task = T5Task | ClipTask | JudgeTask | DenoiserTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run. ``size`` is the pictures' side in pixels; ``num_examples`` bounds an endless world to that many.
+
+    A bounded world is walked in epochs of a new order each, and lets its captions' embeddings be computed once.
+    """
+
+    name: str
+    data: EmojiWorldConfig
+    size: int
+    task: Task
+    train: TrainConfig
+    num_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 8:
+            raise ConfigError(f"size is the pictures' side in pixels and at least 8, got {self.size}")
+        if self.num_examples is not None and self.num_examples < 1:
+            raise ConfigError(f"num_examples must be positive or none, got {self.num_examples}")
+        low_res = self.task.low_res_size if isinstance(self.task, DenoiserTask) else None
+        if low_res is not None and (low_res >= self.size or self.size % low_res):
+            raise ConfigError(
+                f"task.low_res_size must divide size and be smaller, got {low_res} for size {self.size}"
+            )
+
+
+__all__ = ["ClipTask", "DenoiserTask", "JudgeTask", "RunConfig", "T5Task", "Task"]

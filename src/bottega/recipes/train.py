@@ -1,0 +1,193 @@
+"""From a whole configuration to a trained run: the parts are built here and handed to the loop."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bottega import config as configs
+from bottega.conditioning import Encoders
+from bottega.conditioning.cache import EmbeddingCache
+from bottega.data import Batch, Source
+from bottega.data.emoji_world import EmojiWorld, WorldSource
+from bottega.errors import CheckpointError, ConfigError
+from bottega.evaluation.judge_network import JudgeNetwork
+from bottega.evaluation.judge_objective import JudgeObjective
+from bottega.evaluation.judge_world import judge_config
+from bottega.models import UNet
+from bottega.recipes.encoders import encoder_parts, export_encoder
+from bottega.recipes.run import ClipTask, DenoiserTask, JudgeTask, RunConfig, T5Task
+from bottega.rundir import RunDir
+from bottega.training import (
+    Engine,
+    Hook,
+    JournalHook,
+    Objective,
+    PreviewHook,
+    TrainState,
+    fit,
+)
+from bottega.training.denoiser_objective import DenoiserObjective, picture_share
+from bottega.training.embedded import EmbeddedSource
+from bottega.training.export import export_ema
+from bottega.training.progress import ProgressHook
+
+_JOURNAL_IMAGES = 4096
+_PREVIEW_IMAGES = 50_000
+
+
+class Bounded:
+    """The first ``num_examples`` of an endless source, so that their captions can be embedded once and for all."""
+
+    def __init__(self, source: Source, num_examples: int) -> None:
+        """Show only that many of ``source``."""
+        self._source = source
+        self.num_examples: int | None = num_examples
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The source's own batch."""
+        return self._source.batch(indices)
+
+
+def train(
+    config: RunConfig,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    hooks: Sequence[Hook] = (),
+    engine: Engine | None = None,
+) -> TrainState:
+    """Train what ``config`` describes in a run folder, and export what can be used of it.
+
+    Args:
+        config: A recipe's, perhaps with settings replaced.
+        folder: Holds the run; made when missing. The usable weights end up in its ``export``.
+        resume: Go on where the run stopped, with the configuration given now.
+        hooks: Further things to do on the way, beside journal, display and previews.
+        engine: The machine.
+
+    Raises:
+        ConfigError: If the run holds another recipe's checkpoints, or ``resume`` is missing.
+    """
+    run = RunDir(folder)
+    _check_same_recipe(config, run)
+    network, objective = build(config)
+    every_hook = [JournalHook(every_images=_JOURNAL_IMAGES), ProgressHook(), *hooks]
+    if isinstance(config.task, DenoiserTask):
+        every_hook.append(_previews(config, config.task))
+    source = training_source(config, run)
+    run.write_text("config.json", configs.dumps(config))
+    state = fit(
+        network,
+        objective,
+        source,
+        config.train,
+        run,
+        engine=engine,
+        hooks=every_hook,
+        resume=resume,
+        about=config,
+    )
+    if state.engine.rank == 0:
+        export(config, run)
+    return state
+
+
+def build(config: RunConfig) -> tuple[nn.Module, Objective]:
+    """The untrained network of a run and what it minimises; the same weights for the same seed."""
+    task = config.task
+    if isinstance(task, (T5Task, ClipTask)):
+        network, objective, _ = encoder_parts(config, task)
+        return network, objective
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        if isinstance(task, JudgeTask):
+            judge = judge_config(config.data)
+            return JudgeNetwork(judge), JudgeObjective(judge)
+        network = UNet(task.network)
+    return network, DenoiserObjective(
+        noise=task.noise,
+        precond=task.precond,
+        dropout=picture_share(task.dropout)[1],
+        low_res_size=task.low_res_size,
+        augmentation=task.augmentation,
+    )
+
+
+def training_source(config: RunConfig, run: RunDir) -> Source:
+    """Where a run's batches come from; for a denoiser, with its captions' embeddings."""
+    source: Source = WorldSource(EmojiWorld(config.data), config.size)
+    if config.num_examples is not None:
+        source = Bounded(source, config.num_examples)
+    if not isinstance(config.task, DenoiserTask):
+        return source
+    encoders = load_encoders(config.task.encoders)
+    share, _ = picture_share(config.task.dropout)
+    return EmbeddedSource(
+        source,
+        EmbeddingCache(run.path.parent / "embeddings", encoders),
+        encoders=encoders,
+        picture_share=share,
+        seed=config.train.seed,
+    )
+
+
+def load_encoders(place: str) -> Encoders:
+    """The encoders of a model folder, or of a model that ships with bottega.
+
+    Raises:
+        CheckpointError: If there is neither a folder ``t5`` nor a folder ``clip`` in it.
+    """
+    from bottega.pipelines.painter import find_model
+
+    folder = Path(place) if Path(place).is_dir() else find_model(place)
+    t5, clip = folder / "t5", folder / "clip"
+    if not (t5.is_dir() and clip.is_dir()):
+        raise CheckpointError(
+            f"expected the folders t5 and clip in {folder}; train them with the recipes piccolo-t5 and "
+            "piccolo-clip, and name their folder with --set task.encoders=FOLDER"
+        )
+    return Encoders.load(folder_t5=t5, folder_clip=clip)
+
+
+def export(config: RunConfig, run: RunDir) -> Path:
+    """Write the averaged weights of a run where a painter, a judge or another run can use them."""
+    target = run.path / "export"
+    task = config.task
+    std = config.train.ema.stds[0]
+    if isinstance(task, (T5Task, ClipTask)):
+        return export_encoder(config, run, target)
+    if isinstance(task, JudgeTask):
+        judge = configs.to_json(judge_config(config.data))
+        export_ema(run, target, std=std, config=judge, kind="judge", name="judge")
+        return target
+    stage = {
+        "network": configs.to_json(task.network),
+        "precond": configs.to_json(task.precond),
+        "noise": configs.to_json(task.noise),
+    }
+    export_ema(run, target, std=std, config=stage)
+    return target
+
+
+def _previews(config: RunConfig, task: DenoiserTask) -> PreviewHook:
+    from bottega.recipes.preview import Preview
+
+    return PreviewHook(Preview(config, task), every_images=_PREVIEW_IMAGES)
+
+
+def _check_same_recipe(config: RunConfig, run: RunDir) -> None:
+    """A run folder belongs to one recipe; its length and rates may change on the way, its task and name may not."""
+    if not run.config.exists():
+        return
+    before = json.loads(run.config.read_text(encoding="utf-8"))
+    if before.get("name") != config.name:
+        raise ConfigError(
+            f"{run.path} holds a run of the recipe {before.get('name')}, not of {config.name}; "
+            "choose another folder with --run"
+        )
+
+
+__all__ = ["Bounded", "build", "export", "load_encoders", "train", "training_source"]
