@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class Entry:
     truncated: int
 
     @classmethod
-    def of(cls, key: bytes, stream: Stream, row: int, truncated: int) -> Self:
+    def of(cls, key: bytes, stream: Stream, row: int, truncated: int) -> "Entry":
         """Pack row ``row`` of a stream: pooled vector, then real tokens, as float16."""
         count = int(stream.mask[row].sum())
         features = [stream.tokens[row, :count].flatten()]

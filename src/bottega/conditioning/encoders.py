@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -141,7 +141,7 @@ class TextEncoder(ABC):
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
+    ) -> "TextEncoder":
         """Move the model, and return the encoder."""
         self.model.to(device=device, dtype=dtype)
         return self
@@ -257,7 +257,7 @@ class ImageEncoder:
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
+    ) -> "ImageEncoder":
         """Move the model, and return the encoder."""
         self.model.to(device=device, dtype=dtype)
         return self
