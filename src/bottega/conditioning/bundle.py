@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -46,7 +45,7 @@ class Encoders:
         folder_clip: Path | str | None = None,
         max_tokens: Mapping[str, int] | None = None,
         dtype: torch.dtype = torch.float32,
-    ) -> Self:
+    ) -> "Encoders":
         """Read encoders from Hugging Face folders.
 
         Args:
@@ -122,17 +121,27 @@ class Encoders:
         return self._complete(streams, len(texts), pictures, heard)
 
     def with_pictures(
-        self, streams: Mapping[str, Stream], pictures: Sequence[Picture | None]
+        self,
+        streams: Mapping[str, Stream],
+        pictures: Sequence[Picture | None],
+        *,
+        rows: int = 64,
     ) -> Condition:
         """Text streams from a cache, and reference pictures, as one condition.
 
         Absent pictures cost nothing, so training encodes only those that condition dropout would keep.
+
+        Args:
+            streams: What `EmbeddingCache.encode_texts` gave.
+            pictures: One per text, or None where there is none.
+            rows: Pictures per call of the image tower.
         """
-        return self._complete(streams, len(pictures), pictures, frozenset(self.names))
+        everything = frozenset(self.names)
+        return self._complete(streams, len(pictures), pictures, everything, rows=rows)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
+    ) -> "Encoders":
         """Move every encoder, and return the bundle."""
         for encoder in self.texts.values():
             encoder.to(device, dtype)
@@ -154,6 +163,8 @@ class Encoders:
         count: int,
         pictures: Sequence[Picture | None] | None,
         heard: frozenset[str],
+        *,
+        rows: int = 1,
     ) -> Condition:
         streams = dict(streams)
         if pictures is not None and len(pictures) != count:
@@ -163,7 +174,7 @@ class Encoders:
         if self.image is not None:
             absent = self.image.absent(count)
             streams[self.image.name] = (
-                absent if pictures is None else _with_pictures(self.image, absent, pictures)
+                absent if pictures is None else _with_pictures(self.image, absent, pictures, rows)
             )
         elif pictures is not None and any(picture is not None for picture in pictures):
             raise InputError("these encoders have no image tower, so no picture can be given")
@@ -177,16 +188,16 @@ class Encoders:
 
 
 def _with_pictures(
-    encoder: ImageEncoder, absent: Stream, pictures: Sequence[Picture | None]
+    encoder: ImageEncoder, absent: Stream, pictures: Sequence[Picture | None], rows: int
 ) -> Stream:
     tokens, mask = absent.tokens.clone(), absent.mask.clone()
     given = [(row, picture) for row, picture in enumerate(pictures) if picture is not None]
     sizes = {tuple(picture.shape) for _, picture in given}
     for size in sorted(sizes):
-        rows = [row for row, picture in given if tuple(picture.shape) == size]
+        places = [row for row, picture in given if tuple(picture.shape) == size]
         stack = torch.stack([picture for _, picture in given if tuple(picture.shape) == size])
-        tokens[rows] = encoder.encode(stack).tokens
-        mask[rows] = True
+        tokens[places] = encoder.encode(stack, rows=rows).tokens
+        mask[places] = True
     return Stream(tokens=tokens, mask=mask, pooled=tokens[:, 0])
 
 

@@ -39,7 +39,7 @@ class TinyClipConfig:
     vision_heads: int = 4
     vision_ff: int = 768
     image_size_px: int = 64
-    patch_px: int = 8
+    patch_px: int = 16
     projection: int = 256
 
     def __post_init__(self) -> None:
