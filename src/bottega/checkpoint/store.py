@@ -51,7 +51,7 @@ def save_checkpoint(
             path = temporary / f"{name}.safetensors"
             save_file(_storable(group), path)
             _sync_file(path)
-            digests[path.name] = _digest(path)
+            digests[path.name] = file_digest(path)
         manifest = Manifest(
             kind=kind,
             config=config,
@@ -191,7 +191,7 @@ def _verify_file(path: Path, manifest: Manifest) -> None:
         listed = ", ".join(sorted(manifest.digests))
         raise CheckpointError(f"{path.parent} holds no {path.name}; it lists {listed or 'nothing'}")
     try:
-        found = _digest(path)
+        found = file_digest(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     if found != expected:
@@ -250,7 +250,8 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype)
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as manifests list it."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -273,6 +274,7 @@ def _version() -> str:
 
 __all__ = [
     "check_names",
+    "file_digest",
     "load_module",
     "load_strictly",
     "load_tensors",
