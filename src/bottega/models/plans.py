@@ -4,6 +4,7 @@ Every function returns a fresh `UNetConfig`; vary one with ``dataclasses.replace
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from bottega.models.unet_config import (
@@ -146,7 +147,8 @@ def sd15() -> UNetConfig:
 def adm64() -> UNetConfig:
     """ADM at 64 px without its class label, the root of every network here.
 
-    Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), the ImageNet-64 model; six channels out, as it learns variances.
+    Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), the ImageNet-64 model; six channels out, as
+    it learns variances.
     """
     return UNetConfig(
         out_channels=6,
@@ -170,7 +172,7 @@ def imagen_base64() -> UNetConfig:
         resample=BlockResample(),
         time_width=2048,
         norm=NumGroups(),
-        streams=(StreamPlan(name="t5", width=T5_XXL_WIDTH, pool=AttentionPool()),),
+        streams=_imagen_streams(),
         context_width=1024,
     )
 
@@ -178,11 +180,27 @@ def imagen_base64() -> UNetConfig:
 def imagen_sr256() -> UNetConfig:
     """Imagen's network from 64 to 256 px, with the five levels its stated size asks for.
 
-    Source: Imagen (arXiv:2205.11487), appendices B.1 and F.2. The listed configuration has four levels and comes to less
-    than the 600M stated; five levels, 256 down to 16, agree with the size. See `imagen_sr256_listed`.
+    Source: Imagen (arXiv:2205.11487), appendices B.1 and F.2. The listed configuration has four
+    levels and comes to less than the 600M stated (see `imagen_sr256_listed`); this one follows
+    NVIDIA's reading: five levels, attention at the last two, skips added, each level's blocks on the
+    way up as wide as the level above.
     """
-    attention = FusedAttention(head_width=128)
-    return _imagen_sr((128, 256, 512, 1024, 1024), (2, 4, 8, 8, 8), (1, 2, 2, 2, 2), attention)
+    widths = (128, 256, 512, 1024, 1024)
+    blocks = (2, 4, 8, 8, 8)
+    attention = FusedAttention(head_width=64)
+    levels = tuple(
+        Level(
+            width=width,
+            up_width=widths[max(i - 1, 0)],
+            down_blocks=blocks[i],
+            up_blocks=blocks[i],
+            stride=1 if i == 4 else 2,
+            attention=attention if i >= 3 else NoAttention(),
+            attention_after="last_block",
+        )
+        for i, width in enumerate(widths)
+    )
+    return replace(_efficient(levels, _imagen_streams(), 512), skips=AddSkips())
 
 
 def imagen_sr256_listed() -> UNetConfig:
@@ -299,8 +317,12 @@ def _efficient_levels(
 def _imagen_sr(
     widths: tuple[int, ...], blocks: tuple[int, ...], strides: tuple[int, ...], attention: Attention
 ) -> UNetConfig:
-    streams = (StreamPlan(name="t5", width=T5_XXL_WIDTH, pool=AttentionPool()),)
-    return _efficient(_efficient_levels(widths, blocks, strides, attention), streams, 512)
+    levels = _efficient_levels(widths, blocks, strides, attention)
+    return _efficient(levels, _imagen_streams(), 512)
+
+
+def _imagen_streams() -> tuple[StreamPlan, ...]:
+    return (StreamPlan(name="t5", width=T5_XXL_WIDTH, pool=AttentionPool()),)
 
 
 def _ediffi_sr(widths: tuple[int, ...], attention: Attention) -> UNetConfig:

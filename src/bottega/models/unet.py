@@ -105,12 +105,12 @@ class UNet(nn.Module):
         for i, level in reversed(list(enumerate(config.levels))):
             stages = nn.ModuleList()
             for b in range(level.up_blocks):
-                skip = _skip_index(config, level, b)
+                skip = _skip_index(config, i, b)
                 added = 0 if skip is None or isinstance(config.skips, AddSkips) else 1
                 joined = width + (skip_widths[i][skip] if added and skip is not None else 0)
                 plan = _attention_after(level, b, level.up_blocks)
-                stages.append(Stage(config, joined, level.width, plan))
-                width = level.width
+                stages.append(Stage(config, joined, level.width_up, plan))
+                width = level.width_up
             self.up.append(stages)
             if level.stride > 1:
                 above = config.levels[i - 1].width if i > 0 else config.first_width
@@ -204,7 +204,7 @@ class UNet(nn.Module):
             h = self._run(stage, h, embedding, reading)
         for i, stages in zip(reversed(range(len(levels))), self.up, strict=True):
             for b, stage in enumerate(_stages(stages)):
-                skip = _skip_index(self.config, levels[i], b)
+                skip = _skip_index(self.config, i, b)
                 if skip is not None:
                     h = self._join(h, skips[i][skip])
                 h = self._run(stage, h, embedding, reading)
@@ -239,12 +239,17 @@ def _attention_after(level: Level, block: int, num_blocks: int) -> Attention:
     return NoAttention()
 
 
-def _skip_index(config: UNetConfig, level: Level, block: int) -> int | None:
-    """Which of a level's pictures (0 is its entry) the given block on the way up is joined with."""
-    if config.skips_from == "level":
-        return level.down_blocks if block == 0 else None
-    index = level.down_blocks - block
-    return index if index >= 0 else None
+def _skip_index(config: UNetConfig, level: int, block: int) -> int | None:
+    """Which of a level's pictures (0 is its entry) the given block on the way up is joined with.
+
+    Without a middle the deepest level's last picture is what comes up anyway, and is not joined with itself.
+    """
+    last = config.levels[level].down_blocks
+    index = last - block
+    if index < 0 or (config.skips_from == "level" and block > 0):
+        return None
+    is_itself = config.middle is None and level == len(config.levels) - 1 and block == 0
+    return None if is_itself else index
 
 
 def _stages(module: nn.Module) -> Iterable[nn.Module]:

@@ -115,10 +115,12 @@ class Level:
     """One resolution of the U-Net, on the way down and on the way up.
 
     ``stride`` shrinks the picture when the level is entered. A stride of 2 on the first level is the Efficient U-Net's
-    rule: resample before the convolutions on the way down, after them on the way up.
+    rule: resample before the convolutions on the way down, after them on the way up. ``up_width`` is the width of the
+    blocks on the way up where it is not the same.
     """
 
     width: int
+    up_width: int | None = None
     down_blocks: int = 2
     up_blocks: int = 2
     stride: Literal[1, 2] = 2
@@ -132,10 +134,16 @@ class Level:
         )
         _require(self.up_blocks > 0, f"level.up_blocks must be at least 1, got {self.up_blocks}")
         head_width = getattr(self.attention, "head_width", 1)
-        _require(
-            head_width > 0 and self.width % head_width == 0,
-            f"level.width {self.width} must be a multiple of attention.head_width {head_width}",
-        )
+        for name, width in (("width", self.width), ("up_width", self.width_up)):
+            _require(
+                head_width > 0 and width > 0 and width % head_width == 0,
+                f"level.{name} {width} must be a multiple of attention.head_width {head_width}",
+            )
+
+    @property
+    def width_up(self) -> int:
+        """The width of the blocks on the way up."""
+        return self.width if self.up_width is None else self.up_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +214,8 @@ Pool = PooledVector | AttentionPool
 class StreamPlan:
     """How one encoder's stream enters: its tokens by attention, and perhaps one vector by the time embedding.
 
-    ``norm`` puts a layer norm on the tokens (Imagen found that it helps), ``project`` a linear layer to the common width.
+    ``norm`` puts a layer norm on the tokens (Imagen found that it helps), ``project`` a linear layer
+    to the common width.
     """
 
     name: str
@@ -281,7 +290,8 @@ class UNetConfig:
             _require(value > 0, f"{name} must be positive, got {value}")
         _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
         _require(self.time_width % 2 == 0, f"time_width must be even, got {self.time_width}")
-        for width in {self.first_width, *(level.width for level in self.levels)}:
+        widths = {w for level in self.levels for w in (level.width, level.width_up)}
+        for width in sorted({self.first_width, *widths}):
             _require(
                 self.norm.groups(width) > 0,
                 f"norm: {self.norm} does not divide a width of {width}; change levels or norm",
