@@ -1,6 +1,7 @@
 """Pictures of single things and words at the sizes they are needed, drawn once and kept."""
 
 import functools
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8, UInt16
 from numpy import ndarray
 
-from bottega.data.emoji_world.font import find_font
+from bottega.data.emoji_world.font import FONT_VARIABLE, find_font
 
 _DRAWN_AT = 109
 _CANVAS = 160
@@ -90,13 +91,13 @@ class SpriteStore:
 
 
 def store() -> SpriteStore:
-    """This process's sprites of the font that `find_font` finds."""
-    return _store_of(str(find_font()))
+    """This process's sprites of the font that `find_font` finds; it looks once for each setting of its variable."""
+    return _store_for(os.environ.get(FONT_VARIABLE))
 
 
 @functools.lru_cache(maxsize=4)
-def _store_of(font_file: str) -> SpriteStore:
-    return SpriteStore(font_file)
+def _store_for(_named: str | None) -> SpriteStore:
+    return SpriteStore(str(find_font()))
 
 
 @functools.lru_cache(maxsize=4)
