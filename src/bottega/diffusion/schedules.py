@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol, overload
+from typing import overload
 
 import torch
 from jaxtyping import Float
@@ -21,28 +21,6 @@ from bottega.shapes import Sigmas
 
 LEAST_SIGNAL = 2.0**-24
 """Where a schedule that ends without any signal ends instead, so that its last sigma is finite (4096)."""
-
-
-class Schedule(Protocol):
-    """How a network's timesteps and noise levels correspond."""
-
-    @property
-    def sigma_min(self) -> float:
-        """The lowest noise level the network was trained on."""
-        ...
-
-    @property
-    def sigma_max(self) -> float:
-        """The highest noise level the network was trained on."""
-        ...
-
-    def timestep(self, sigma: Sigmas) -> Sigmas:
-        """The timestep of each noise level, in float32; levels beyond the ends get the end's timestep."""
-        ...
-
-    def sigmas(self, steps: int) -> list[float]:
-        """A grid of ``steps`` steps evenly spaced in time, from ``sigma_max`` to 0."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +207,13 @@ class Discrete:
     def _log_sigmas(self) -> Float[Tensor, "timesteps"]:
         share = torch.tensor(self.alphas_bar, dtype=torch.float64)
         return ((1 - share).log() - share.log()) / 2
+
+
+Schedule = Cosine | Linear | Discrete
+"""How a network's timesteps and noise levels correspond.
+
+Each has ``sigma_min``, ``sigma_max``, ``timestep(sigma)`` in float32, and ``sigmas(steps)``, an even grid down to 0.
+"""
 
 
 def linear_betas(timesteps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Discrete:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bottega import seeding
 from bottega.condition import Condition, Stream
@@ -11,6 +11,7 @@ from bottega.data import Batch, Source
 from bottega.errors import ConfigError
 
 
+@runtime_checkable
 class TextLookup(Protocol):
     """What gives the streams of texts: an embedding cache, or anything that behaves like one."""
 
