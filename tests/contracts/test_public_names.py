@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-from source_tree import FILES, PACKAGES, SOURCE, module_name, name_of, syntax
+from source_tree import FILES, MODULES, PACKAGES, SOURCE, module_name, name_of, syntax
 
 FILES_WITH_ALL = [
     path
@@ -27,8 +27,14 @@ def re_exported(path: Path) -> set[str]:
     """The public names that a package's ``__init__`` takes from its own modules or defines itself."""
     names: set[str] = set()
     for node in syntax(path).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bottega"):
-            names |= {alias.asname or alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(
+            f"{module_name(path)}."
+        ):
+            names |= {
+                alias.asname or alias.name
+                for alias in node.names
+                if f"{node.module}.{alias.name}" not in MODULES
+            }
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
     return {name for name in names if not name.startswith("_")}

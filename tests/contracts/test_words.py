@@ -10,10 +10,8 @@ from source_tree import FILES, ROOT, functions, name_of, parameters, syntax
 
 GLOSSARY = ROOT / "docs" / "glossary.md"
 
-AT_THE_EDGE = {
-    "timestep": ("src/bottega/diffusion/parameterization.py",),
-    "timesteps": ("src/bottega/diffusion/parameterization.py",),
-}
+EDGE = ("src/bottega/diffusion/parameterization.py", "src/bottega/diffusion/schedules.py")
+AT_THE_EDGE = {"timestep": EDGE, "timesteps": EDGE}
 """Where another system's word may stand, because that system's numbers are what is being translated."""
 
 
