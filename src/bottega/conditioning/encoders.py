@@ -125,7 +125,7 @@ class TextEncoder(ABC):
         pooled = torch.zeros(len(texts), self.pooled_width, device=device)
         mask = tokenized.mask.to(device)
         real = tokenized.mask.any(dim=1).nonzero().flatten()
-        for part in real.split(rows):
+        for part in real.split(rows) if len(real) else ():  # split gives one empty part of nothing
             part = part.to(device)
             features, vectors = self.features(tokenized.ids.to(device)[part], mask[part])
             tokens[part] = features.float() * mask[part][..., None]

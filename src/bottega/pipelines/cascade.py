@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bottega.checkpoint import Manifest, load_manifest, load_module, save_module
 from bottega.config import from_json, to_json
-from bottega.diffusion import Denoiser, EDMPrecond
+from bottega.diffusion import Denoiser, EDMPrecond, LogNormal
 from bottega.errors import CheckpointError, ConfigError, InputError, nearest
 from bottega.models import UNet, UNetConfig
 from bottega.pipelines.stage import Stage, StageSettings
@@ -41,10 +41,11 @@ _ENCODER_KINDS = ("t5", "clip")
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserConfig:
-    """What a stage's denoiser is built from; the ``config`` of its checkpoint."""
+    """What a stage's denoiser is built from, and the noise it learned; the ``config`` of its checkpoint."""
 
     network: UNetConfig
     precond: EDMPrecond = field(default_factory=EDMPrecond)
+    noise: LogNormal = field(default_factory=LogNormal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def save_denoiser(
     images_seen: int = 0,
     parent: str | None = None,
 ) -> Manifest:
-    """Write one stage's checkpoint from a `Denoiser`'s ``state_dict()``, in bfloat16 unless asked otherwise."""
+    """Write one stage's checkpoint from its network's ``state_dict()``, in bfloat16 unless asked otherwise."""
     return save_module(
         folder,
         state,
@@ -151,7 +152,8 @@ def load_denoiser(folder: Path | str) -> tuple[Denoiser, Manifest]:
         raise CheckpointError(str(error)) from None
     with torch.random.fork_rng(devices=[]):  # the weights it starts from are overwritten
         denoiser = Denoiser(UNet(config.network), config.precond)
-    return denoiser.requires_grad_(False).eval(), load_module(denoiser, folder)
+    manifest = load_module(denoiser.network, folder)
+    return denoiser.requires_grad_(False).eval(), manifest
 
 
 def assemble(

@@ -1,0 +1,12 @@
+"""The tiny model, for all tests of painting."""
+
+import pytest
+from bottega.pipelines import Painter, load
+from tiny_model import tiny_folder
+
+__all__ = ["tiny_folder"]
+
+
+@pytest.fixture(scope="session")
+def painter(tiny_folder) -> Painter:
+    return load(tiny_folder, device="cpu", dtype="float32")
