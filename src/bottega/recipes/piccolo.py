@@ -3,6 +3,7 @@
 from bottega.data.emoji_world import EmojiWorldConfig, SceneMixture
 from bottega.diffusion import AugmentationLevels, LogNormal
 from bottega.evaluation.judge_world import judge_world
+from bottega.models.plans import lab_base
 from bottega.models.plans import piccolo_base as base_plan
 from bottega.models.plans import piccolo_sr as sr_plan
 from bottega.recipes.run import ClipTask, DenoiserTask, JudgeTask, RunConfig, T5Task
@@ -125,13 +126,22 @@ def lab() -> RunConfig:
         data=EmojiWorldConfig(
             num_things=40,
             mixture=SceneMixture(
-                single=1.0, pair=0.0, together=0.0, count=0.0, between=0.0, corner=0.0,
-                sizes=0.0, several=0.0, words=0.0, tint=0.0, style=0.0,
-            ),  # fmt: skip
+                single=1.0,
+                pair=0.0,
+                together=0.0,
+                count=0.0,
+                between=0.0,
+                corner=0.0,
+                sizes=0.0,
+                several=0.0,
+                words=0.0,
+                tint=0.0,
+                style=0.0,
+            ),
         ),
         size=32,
         num_examples=50_000,
-        task=DenoiserTask(network=base_plan(), noise=_NOISE),
+        task=DenoiserTask(network=lab_base(), noise=_NOISE),
         train=TrainConfig(
             total_images=120_000,
             batch_size=64,

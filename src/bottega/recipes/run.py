@@ -73,7 +73,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.size < 8:
-            raise ConfigError(f"size is the pictures' side in pixels and at least 8, got {self.size}")
+            raise ConfigError(
+                f"size is the pictures' side in pixels and at least 8, got {self.size}"
+            )
         if self.num_examples is not None and self.num_examples < 1:
             raise ConfigError(f"num_examples must be positive or none, got {self.num_examples}")
         low_res = self.task.low_res_size if isinstance(self.task, DenoiserTask) else None

@@ -17,7 +17,9 @@ from bottega.evaluation.judge_network import JudgeNetwork
 from bottega.evaluation.judge_objective import JudgeObjective
 from bottega.evaluation.judge_world import judge_config
 from bottega.models import UNet
+from bottega.pipelines import DenoiserConfig, find_model
 from bottega.recipes.encoders import encoder_parts, export_encoder
+from bottega.recipes.preview import Preview
 from bottega.recipes.run import ClipTask, DenoiserTask, JudgeTask, RunConfig, T5Task
 from bottega.rundir import RunDir
 from bottega.training import (
@@ -74,10 +76,13 @@ def train(
     run = RunDir(folder)
     _check_same_recipe(config, run)
     network, objective = build(config)
-    every_hook = [JournalHook(every_images=_JOURNAL_IMAGES), ProgressHook(), *hooks]
+    every_hook: list[Hook] = [JournalHook(every_images=_JOURNAL_IMAGES), ProgressHook(), *hooks]
+    source: Source = world_source(config)
     if isinstance(config.task, DenoiserTask):
-        every_hook.append(_previews(config, config.task))
-    source = training_source(config, run)
+        encoders = load_encoders(config.task.encoders)
+        source = _embedded(source, config, config.task, encoders, run)
+        preview = Preview(config, config.task, encoders)
+        every_hook.append(PreviewHook(preview, every_images=_PREVIEW_IMAGES))
     run.write_text("config.json", configs.dumps(config))
     state = fit(
         network,
@@ -116,20 +121,21 @@ def build(config: RunConfig) -> tuple[nn.Module, Objective]:
     )
 
 
-def training_source(config: RunConfig, run: RunDir) -> Source:
-    """Where a run's batches come from; for a denoiser, with its captions' embeddings."""
-    source: Source = WorldSource(EmojiWorld(config.data), config.size)
-    if config.num_examples is not None:
-        source = Bounded(source, config.num_examples)
-    if not isinstance(config.task, DenoiserTask):
-        return source
-    encoders = load_encoders(config.task.encoders)
-    share, _ = picture_share(config.task.dropout)
+def world_source(config: RunConfig) -> Source:
+    """Where a run's pictures and captions come from."""
+    source = WorldSource(EmojiWorld(config.data), config.size)
+    return source if config.num_examples is None else Bounded(source, config.num_examples)
+
+
+def _embedded(
+    source: Source, config: RunConfig, task: DenoiserTask, encoders: Encoders, run: RunDir
+) -> Source:
+    """The source with what the encoders say; runs beside each other share one cache."""
     return EmbeddedSource(
         source,
         EmbeddingCache(run.path.parent / "embeddings", encoders),
         encoders=encoders,
-        picture_share=share,
+        picture_share=picture_share(task.dropout)[0],
         seed=config.train.seed,
     )
 
@@ -140,8 +146,6 @@ def load_encoders(place: str) -> Encoders:
     Raises:
         CheckpointError: If there is neither a folder ``t5`` nor a folder ``clip`` in it.
     """
-    from bottega.pipelines.painter import find_model
-
     folder = Path(place) if Path(place).is_dir() else find_model(place)
     t5, clip = folder / "t5", folder / "clip"
     if not (t5.is_dir() and clip.is_dir()):
@@ -163,19 +167,9 @@ def export(config: RunConfig, run: RunDir) -> Path:
         judge = configs.to_json(judge_config(config.data))
         export_ema(run, target, std=std, config=judge, kind="judge", name="judge")
         return target
-    stage = {
-        "network": configs.to_json(task.network),
-        "precond": configs.to_json(task.precond),
-        "noise": configs.to_json(task.noise),
-    }
-    export_ema(run, target, std=std, config=stage)
+    stage = DenoiserConfig(network=task.network, precond=task.precond, noise=task.noise)
+    export_ema(run, target, std=std, config=configs.to_json(stage))
     return target
-
-
-def _previews(config: RunConfig, task: DenoiserTask) -> PreviewHook:
-    from bottega.recipes.preview import Preview
-
-    return PreviewHook(Preview(config, task), every_images=_PREVIEW_IMAGES)
 
 
 def _check_same_recipe(config: RunConfig, run: RunDir) -> None:
@@ -190,4 +184,4 @@ def _check_same_recipe(config: RunConfig, run: RunDir) -> None:
         )
 
 
-__all__ = ["Bounded", "build", "export", "load_encoders", "train", "training_source"]
+__all__ = ["Bounded", "build", "export", "load_encoders", "train", "world_source"]
