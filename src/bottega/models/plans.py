@@ -69,8 +69,8 @@ def piccolo_sr() -> UNetConfig:
         patch=4,
         levels=(
             Level(width=64, stride=1, down_blocks=1, up_blocks=2),
-            Level(width=128, down_blocks=2, up_blocks=2),
-            _last_block_level(256, 1, 2, CrossOnly()),
+            Level(width=128, down_blocks=2, up_blocks=3),
+            _last_block_level(192, 1, 2, CrossOnly()),
         ),
         middle=None,
         resample=PatchResample(),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bottega.condition import Condition
-from bottega.errors import InputError
+from bottega.errors import ConfigError, InputError
 from bottega.models.attention import AttentionMap, Reading, TextReader
 from bottega.models.blocks import ResidualBlock, attention, downsampler, upsampler
 from bottega.models.context import Context, ContextReader
@@ -29,6 +29,7 @@ from bottega.models.layers import (
 from bottega.models.unet_config import (
     AddSkips,
     Attention,
+    ConcatSkips,
     Level,
     NoAttention,
     UNetConfig,
@@ -106,8 +107,7 @@ class UNet(nn.Module):
             stages = nn.ModuleList()
             for b in range(level.up_blocks):
                 skip = _skip_index(config, i, b)
-                added = 0 if skip is None or isinstance(config.skips, AddSkips) else 1
-                joined = width + (skip_widths[i][skip] if added and skip is not None else 0)
+                joined = width if skip is None else _joined(config, width, skip_widths[i][skip])
                 plan = _attention_after(level, b, level.up_blocks)
                 stages.append(Stage(config, joined, level.width_up, plan))
                 width = level.width_up
@@ -237,6 +237,17 @@ def _attention_after(level: Level, block: int, num_blocks: int) -> Attention:
     if level.attention_after == "every_block" or block == num_blocks - 1:
         return level.attention
     return NoAttention()
+
+
+def _joined(config: UNetConfig, width: int, skip_width: int) -> int:
+    if isinstance(config.skips, ConcatSkips):
+        return width + skip_width
+    if width != skip_width:
+        raise ConfigError(
+            f"skips: AddSkips joins equal widths, here {width} meets {skip_width}; change "
+            "levels.up_width, stem_width or resample, or use ConcatSkips"
+        )
+    return width
 
 
 def _skip_index(config: UNetConfig, level: int, block: int) -> int | None:

@@ -309,8 +309,6 @@ class UNetConfig:
                 self.streams != () or not reads_text(level.attention),
                 f"levels: {type(level.attention).__name__} reads text, but streams is empty",
             )
-        if isinstance(self.skips, AddSkips) and not self.resample_widens:
-            raise ConfigError("skips: AddSkips needs a resample that widens, as levels differ")
         if self.middle is not None:
             head_width = getattr(self.middle.attention, "head_width", 1)
             _require(
