@@ -25,6 +25,7 @@ FENCE = re.compile(
     r"^(?:<!-- test: (?P<test>[^\n]*?) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+NEEDS_PICCOLO = re.compile(r"bottega (paint|evaluate|replay)|train lab --run|load\(.piccolo")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)|!\[[^\]]*\]\((?P<picture>[^)\s]+)\)")
 
 
@@ -77,7 +78,7 @@ def test_what_a_document_shows_can_be_run(path: Path, tmp_path: Path):
     for snippet in snippets(path):
         if snippet.test.startswith("skip"):
             continue
-        if not PICCOLO.exists() and ("bottega paint" in snippet.code or "piccolo" in snippet.code):
+        if NEEDS_PICCOLO.search(snippet.code) and not PICCOLO.exists():
             pytest.skip("piccolo's weights are not part of this checkout")
         done = subprocess.run(
             snippet.command(),

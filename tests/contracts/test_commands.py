@@ -19,7 +19,7 @@ def bottega(*arguments: str) -> subprocess.CompletedProcess[str]:
         [str(BOTTEGA), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"},
     )

@@ -44,7 +44,7 @@ def in_a_fresh_interpreter(code: str) -> str:
         [sys.executable, "-W", "error::DeprecationWarning:bottega", "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
