@@ -10,6 +10,9 @@ from bottega.data.emoji_world.plan import RelationName, Style, Tint
 from bottega.errors import ConfigError
 from bottega.evaluation.judge import Detection, Reading
 
+COLOURLESS: tuple[Style, ...] = ("ink", "sketch")
+"""Styles that do not show what colour a thing was."""
+
 _CLEARLY_LARGER = 1.25
 
 
@@ -50,7 +53,9 @@ class Expectation:
                     f"a relation joins two of the {len(self.things)} wanted things, got {places}"
                 )
             if relation.name not in _HOLDS:
-                raise ConfigError(f"{relation.name!r} cannot be checked; choose from: {', '.join(_HOLDS)}")
+                raise ConfigError(
+                    f"{relation.name!r} cannot be checked; choose from: {', '.join(_HOLDS)}"
+                )
 
 
 def check(expected: Expectation, reading: Reading) -> dict[str, bool]:
@@ -101,9 +106,7 @@ def _stands(
     best: dict[str, Detection] = {}
     for detection in detections:
         best.setdefault(detection.thing, detection)
-    subject, other = (
-        best.get(things[i].thing) for i in (relation.subject, relation.other)
-    )
+    subject, other = (best.get(things[i].thing) for i in (relation.subject, relation.other))
     if subject is None or other is None:
         return False
     return _HOLDS[relation.name](subject, other)
@@ -130,4 +133,4 @@ _HOLDS: Mapping[str, Callable[[Detection, Detection], bool]] = {
     "larger than": _larger,
 }
 
-__all__ = ["Expectation", "Wanted", "WantedRelation", "check"]
+__all__ = ["COLOURLESS", "Expectation", "Wanted", "WantedRelation", "check"]

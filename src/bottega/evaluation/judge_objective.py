@@ -9,20 +9,25 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from bottega.data import Batch
-from bottega.data.emoji_world.plan import PlacedObject, PlacedWord, Plan
+from bottega.data.emoji_world.plan import PlacedObject, PlacedWord, Plan, Style
 from bottega.errors import InputError, nearest
 from bottega.evaluation.degrade import Degradation, resized
+from bottega.evaluation.expectation import COLOURLESS
 from bottega.evaluation.judge_network import STRIDE, JudgeConfig, Seen
 from bottega.training.objective import Loss
 
 # A cell this close to a centre (the height of the heat map there) learns its thing's name.
 _NAMED_ABOVE = 0.4
 
+_UNSEEN = -100
 _AS_PAINTED = Degradation()
 
 
 class Targets(NamedTuple):
-    """What the network should have said; ``owner`` is the thing nearest to each cell."""
+    """What the network should have said; each cell speaks of the thing nearest to it.
+
+    Tints and backgrounds that the picture's style hides are marked, and nobody is blamed for them.
+    """
 
     heat: Float[Tensor, "batch rows columns"]
     centres: Bool[Tensor, "batch rows columns"]
@@ -75,7 +80,7 @@ def targets_of(plans: Sequence[Plan], config: JudgeConfig) -> Targets:
     indices = _Indices(config)
     for i, plan in enumerate(plans):
         for j, placed in enumerate(plan.objects):
-            objects[i, j] = torch.tensor(indices.of_object(placed))
+            objects[i, j] = torch.tensor(indices.of_object(placed, plan.style))
     x, y = objects[..., 0] * cells, objects[..., 1] * cells
     along = torch.arange(cells) + 0.5
     to_x = x[..., None, None] - along
@@ -92,7 +97,7 @@ def targets_of(plans: Sequence[Plan], config: JudgeConfig) -> Targets:
             [along_axis.gather(1, owner[:, None])[:, 0] for along_axis in _both(to_x, to_y)], 1
         ),
         log_size=_owned(objects[..., 2].clamp(min=1e-3).log(), owner),
-        background=torch.tensor([indices.background[plan.background] for plan in plans]),
+        background=torch.tensor([indices.of_ground(plan) for plan in plans]),
         style=torch.tensor([indices.style[plan.style] for plan in plans]),
         sign=torch.tensor([indices.of_word(plan.word) for plan in plans]),
     )
@@ -106,9 +111,15 @@ class _Indices:
         self.tint = _Words(config.tints, "tint")
         self.sign = _Words(config.signs, "sign")
 
-    def of_object(self, placed: PlacedObject) -> list[float]:
+    def of_object(self, placed: PlacedObject, style: Style) -> list[float]:
         tint = 0 if placed.tint is None else 1 + self.tint[placed.tint]
+        if style in COLOURLESS:
+            tint = _UNSEEN
         return [placed.x, placed.y, placed.size, self.thing[placed.thing], tint]
+
+    def of_ground(self, plan: Plan) -> int:
+        # Neon signs hang in the dark, whatever colour was planned.
+        return _UNSEEN if plan.style == "neon" else self.background[plan.background]
 
     def of_word(self, word: PlacedWord | None) -> int:
         return 0 if word is None else 1 + self.sign[word.text]
@@ -138,13 +149,16 @@ def _losses(seen: Seen, targets: Targets) -> Mapping[str, Float[Tensor, "batch"]
     share = named / named.sum((1, 2), keepdim=True).clamp(min=1)
     place = F.smooth_l1_loss(seen.offset, targets.offset, reduction="none").sum(1)
     size = F.smooth_l1_loss(seen.log_size, targets.log_size, reduction="none")
+    tint = F.cross_entropy(seen.tint, targets.tint, ignore_index=_UNSEEN, reduction="none")
     return {
         "centre": _focal(seen.centre, targets),
         "thing": (F.cross_entropy(seen.thing, targets.thing, reduction="none") * share).sum((1, 2)),
-        "tint": (F.cross_entropy(seen.tint, targets.tint, reduction="none") * share).sum((1, 2)),
+        "tint": (tint * share).sum((1, 2)),
         "place": (place * share).sum((1, 2)),
         "size": (size * share).sum((1, 2)),
-        "background": F.cross_entropy(seen.background, targets.background, reduction="none"),
+        "background": F.cross_entropy(
+            seen.background, targets.background, ignore_index=_UNSEEN, reduction="none"
+        ),
         "style": F.cross_entropy(seen.style, targets.style, reduction="none"),
         "sign": F.cross_entropy(seen.sign, targets.sign, reduction="none"),
     }
