@@ -203,16 +203,25 @@ class _Writer:
         return [before, (text, "background", ())]
 
     def whereabouts(self) -> list[Piece]:
-        """A closing clause for long captions: where each of at most two things stands."""
-        pieces: list[Piece] = ["; "]
-        for index in range(min(2, len(self.plan.objects))):
-            if index:
-                pieces.append(" and ")
-            pieces += [
-                self.noun(index, article="the"),
-                f" is {_position(self.plan.objects[index])}",
+        """A closing clause for long captions: where the one thing stands, or each side of a stated relation.
+
+        It says nothing of how two things stand to each other that the plan does not state, so that a caption never
+        gives away a held-out fact.
+        """
+        objects, relations = self.plan.objects, self.plan.relations
+        if len(objects) == 1 and not relations:
+            return ["; ", self.noun(0, article="the"), f" is {_position(objects[0])}"]
+        if len(relations) == 1 and relations[0].name in _SIDES and self.form in (0, 1):
+            subject, other = relations[0].subject, relations[0].others[0]
+            here, there = _SIDES[relations[0].name]
+            return [
+                "; ",
+                self.noun(subject, article="the"),
+                f" is {here} and ",
+                self.noun(other, article="the"),
+                f" is {there}",
             ]
-        return pieces
+        return []
 
     def caption(self) -> list[Piece]:
         scene = [*self.scene(), *self.background()]
@@ -226,8 +235,7 @@ class _Writer:
         if self.draws is not None and len(options) > 1:
             before, after = self.draws.pick(options)
         pieces: list[Piece] = [(before, "style", ()), *scene, (after, "style", ())]
-        places_unsaid = bool(self.plan.objects) and not self.plan.is_count and self.form in (0, 1)
-        if not self.short and places_unsaid and self.chance(self.mixture.long_caption):
+        if not self.short and self.chance(self.mixture.long_caption):
             pieces += self.whereabouts()
         return pieces
 
