@@ -80,7 +80,7 @@ def test_levels_too_close_to_tell_apart_are_refused():
 
 
 def test_an_explicit_grid_gets_its_closing_zero():
-    assert explicit([3, 2.0, 1]) == [3.0, 2.0, 1.0, 0.0]
+    assert explicit([3.0, 2.0, 1.0]) == [3.0, 2.0, 1.0, 0.0]
     assert explicit((3.0, 0.0)) == [3.0, 0.0]
 
 

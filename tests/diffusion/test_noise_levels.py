@@ -85,9 +85,9 @@ def test_the_ranks_together_take_one_draw_from_each_slice():
 
 
 def test_the_place_in_a_batch_says_nothing_about_the_noise():
-    sigma = torch.stack([LogNormal().sample(8, generator(seed)) for seed in range(2000)])
+    sigma = torch.stack([LogNormal().sample(8, generator(seed)) for seed in range(600)])
     shares = LogNormal().cdf(sigma).mean(0)
-    assert torch.allclose(shares, torch.full_like(shares, 0.5), atol=0.03)
+    assert torch.allclose(shares, torch.full_like(shares, 0.5), atol=0.045)
 
 
 def test_the_same_generator_state_gives_the_same_draws():
@@ -98,7 +98,7 @@ def test_the_same_generator_state_gives_the_same_draws():
 def test_every_leaf_gets_its_share_of_small_batches():
     noise = LogNormal()
     bounds = torch.tensor([noise.quantile(i / 16) for i in range(1, 16)], dtype=torch.float32)
-    draws = torch.cat([noise.sample(7, generator(seed)) for seed in range(1500)])
+    draws = torch.cat([noise.sample(7, generator(seed)) for seed in range(800)])
     counts = torch.bincount(torch.bucketize(draws, bounds), minlength=16)
     assert stats.chisquare(counts.numpy()).pvalue > 0.001
 
@@ -141,7 +141,7 @@ def test_draws_stay_finite_and_positive_at_the_very_ends():
 
 def test_slices_are_within_zero_and_one():
     share = stratified(10_000, generator())
-    assert 0 <= float(share.min())
+    assert float(share.min()) >= 0
     assert float(share.max()) < 1
 
 

@@ -29,11 +29,11 @@ class TimestepDenoiser(nn.Module):
     Source: Imagen (arXiv:2205.11487), Appendix A, for eps; Salimans & Ho 2022 (arXiv:2202.00512), Appendix D, for v.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction) -> None:
-        """Wrap ``network``, which was trained on ``schedule`` to give ``prediction``.
+    def __init__(self, network: nn.Module, schedule: Schedule, prediction: str) -> None:
+        """Wrap ``network``, which was trained on ``schedule`` to give ``prediction``: eps, x0 or v.
 
         Raises:
-            ConfigError: For an unknown prediction, or for eps on a schedule that ends without signal.
+            ConfigError: For another prediction, or for eps on a schedule that ends without signal.
         """
         super().__init__()
         if prediction not in get_args(Prediction):
@@ -45,7 +45,7 @@ class TimestepDenoiser(nn.Module):
             )
         self.network = network
         self.schedule = schedule
-        self.prediction: Prediction = prediction
+        self.prediction = cast(Prediction, prediction)
 
     def prepare(self, condition: Condition) -> Any:
         """Do everything that depends on neither x nor sigma, once per prompt; the result is the context."""

@@ -107,11 +107,12 @@ def _adams_weights(levels: list[float], start: float, end: float) -> list[float]
 
 def _lagrange(levels: list[float], which: int, point: float) -> float:
     """The polynomial that is 1 at ``levels[which]`` and 0 at the others, at ``point``."""
-    return math.prod(
+    factors = [
         (point - level) / (levels[which] - level)
         for other, level in enumerate(levels)
         if other != which
-    )
+    ]
+    return math.prod(factors, start=1.0)
 
 
 __all__ = ["deis", "deis_kutta"]
