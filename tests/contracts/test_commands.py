@@ -28,6 +28,7 @@ def bottega(*arguments: str) -> subprocess.CompletedProcess[str]:
 def commands() -> list[str]:
     """The commands that ``bottega`` offers."""
     import typer.main
+
     from bottega.cli import main
 
     group = typer.main.get_command(main.app)

@@ -1,8 +1,9 @@
 """The tiny model, for all tests of painting."""
 
 import pytest
-from bottega.pipelines import Painter, load
 from tiny_model import tiny_folder
+
+from bottega.pipelines import Painter, load
 
 __all__ = ["tiny_folder"]
 
