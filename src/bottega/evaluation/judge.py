@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +64,22 @@ class Reading:
     def counts(self) -> Counter[str]:
         """How many of each thing there are."""
         return Counter(d.thing for d in self.detections)
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Anything that can say what pictures show; `Judge` is the one that learns."""
+
+    digest: str
+
+    @property
+    def config(self) -> JudgeConfig:
+        """What it can name."""
+        ...
+
+    def read(self, images: Images) -> list[Reading]:
+        """Say what each picture shows."""
+        ...
 
 
 class Judge:
@@ -213,4 +229,4 @@ def _overlap(one: Detection, other: Detection) -> float:
     return shared / union if union > 0 else 0.0
 
 
-__all__ = ["CENTRE_THRESHOLD", "FILE_NAME", "KIND", "Detection", "Judge", "Reading"]
+__all__ = ["CENTRE_THRESHOLD", "FILE_NAME", "KIND", "Detection", "Judge", "Reader", "Reading"]

@@ -128,7 +128,12 @@ def _plan_like(exemplar: Plan, scene: str, draws: Draws, *, keeps_background: bo
             dataclasses.replace(place, thing=like.thing, tint=like.tint)
             for place, like in zip(plan.objects, exemplar.objects, strict=True)
         )
-        plan = dataclasses.replace(plan, objects=objects, style=exemplar.style)
+        word = plan.word
+        if word is not None and exemplar.word is not None:
+            if len(word.text) != len(exemplar.word.text):  # its width would not fit
+                continue
+            word = dataclasses.replace(word, text=exemplar.word.text)
+        plan = dataclasses.replace(plan, objects=objects, style=exemplar.style, word=word)
         if _told(plan, keeps_background) == told:
             return plan
     raise InputError(f"no scene of kind {scene!r} can be described as {told!r}")
