@@ -119,7 +119,16 @@ def test_a_finer_grid_between_the_same_ends_is_still_the_same_walk():
     assert float(last.x) == pytest.approx(float(data.walk(x, 80.0, 0.0)), abs=1e-4)
 
 
+PAGE = ROOT / "docs" / "choose-a-sampler.md"
+
+
+def test_the_example_on_the_page_runs(capsys):
+    code = PAGE.read_text(encoding="utf-8").split("```python")[1].split("```")[0]
+    exec(compile(code, str(PAGE), "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0.000")
+
+
 def test_the_page_on_samplers_quotes_what_is_measured():
-    page = (ROOT / "docs" / "choose-a-sampler.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     for line in measure.tables().splitlines():
         assert line in page

@@ -20,6 +20,7 @@ from bottega.diffusion.guidance import guided as guided
 from bottega.diffusion.guidance import guided_jointly as guided_jointly
 from bottega.diffusion.loss import edm_loss as edm_loss
 from bottega.diffusion.noise import LogNormal as LogNormal
+from bottega.diffusion.parameterization import TimestepDenoiser as TimestepDenoiser
 from bottega.diffusion.samplers import SAMPLERS as SAMPLERS
 from bottega.diffusion.samplers import ddim as ddim
 from bottega.diffusion.samplers import deis as deis
@@ -31,6 +32,12 @@ from bottega.diffusion.samplers import euler_ancestral as euler_ancestral
 from bottega.diffusion.samplers import find_sampler as find_sampler
 from bottega.diffusion.samplers import heun as heun
 from bottega.diffusion.samplers import imagen_ancestral as imagen_ancestral
+from bottega.diffusion.schedules import Cosine as Cosine
+from bottega.diffusion.schedules import Discrete as Discrete
+from bottega.diffusion.schedules import Linear as Linear
+from bottega.diffusion.schedules import linear_betas as linear_betas
+from bottega.diffusion.schedules import scaled_linear_betas as scaled_linear_betas
+from bottega.diffusion.schedules import squared_cosine_capped as squared_cosine_capped
 from bottega.diffusion.thresholding import Dynamic as Dynamic
 from bottega.diffusion.thresholding import Static as Static
 from bottega.diffusion.thresholding import thresholded as thresholded
@@ -39,15 +46,19 @@ __all__ = [
     "GRIDS",
     "SAMPLERS",
     "AugmentationLevels",
+    "Cosine",
     "Denoise",
     "Denoiser",
+    "Discrete",
     "Dynamic",
     "EDMPrecond",
+    "Linear",
     "LogNormal",
     "Noise",
     "Scalings",
     "Static",
     "Step",
+    "TimestepDenoiser",
     "augment_low_res",
     "autoguided",
     "ddim",
@@ -68,6 +79,9 @@ __all__ = [
     "imagen_ancestral",
     "karras",
     "level_to_sigma",
+    "linear_betas",
     "log_snr",
+    "scaled_linear_betas",
+    "squared_cosine_capped",
     "thresholded",
 ]
