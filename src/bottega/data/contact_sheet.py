@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bottega.data.batch import Source
+from bottega.data.emoji_world.world import EmojiWorld
 from bottega.errors import InputError
 
 _MARGIN = 6
@@ -16,7 +17,7 @@ _LINES = 4
 
 
 def contact_sheet(
-    source: Source | Sequence[Any],
+    source: Source | EmojiWorld | Sequence[Any],
     indices: Sequence[int],
     path: Path | str,
     *,
@@ -26,7 +27,7 @@ def contact_sheet(
     """Write a PNG with the pictures at ``indices``, each above its caption.
 
     Args:
-        source: A source of batches, or examples that have ``caption`` and ``image(size)``.
+        source: A source of batches, a world, or examples that have ``caption`` and ``image(size)``.
         indices: Which pictures, in reading order.
         path: Where the PNG goes; its folder must exist.
         columns: Pictures in a row.
