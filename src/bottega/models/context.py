@@ -74,7 +74,7 @@ class TokenPool(nn.Module):
         self.kv = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, out_width)
 
-    def forward(self, tokens: Tokens, mask: Bool[Tensor, "batch tokens"]) -> Pooled:
+    def forward(self, tokens: Tokens, mask: Bool[Tensor, "batch tokens"]) -> Embedding:
         """Pool the real tokens."""
         batch = len(tokens)
         rows = torch.cat([self.null.expand(batch, -1, -1), self.norm(tokens)], dim=1)
@@ -92,7 +92,7 @@ class VectorProjection(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, out_width)
 
-    def forward(self, pooled: Pooled) -> Pooled:
+    def forward(self, pooled: Pooled) -> Embedding:
         """Project."""
         return self.out(self.norm(pooled))
 
@@ -126,7 +126,7 @@ class StreamReader(nn.Module):
             tokens = self.norm(tokens)
         return tokens if self.project is None else self.project(tokens)
 
-    def vector(self, stream: Stream, dtype: torch.dtype) -> Pooled | None:
+    def vector(self, stream: Stream, dtype: torch.dtype) -> Embedding | None:
         """What is added to the time embedding, if anything."""
         if isinstance(self.pool, TokenPool):
             return self.pool(stream.tokens.to(dtype), stream.mask)
@@ -152,7 +152,9 @@ class ContextReader(nn.Module):
 
     def forward(
         self, condition: Condition
-    ) -> tuple[Tokens, Bool[Tensor, "batch keys"], Pooled | None, tuple[tuple[str, int, int], ...]]:
+    ) -> tuple[
+        Tokens, Bool[Tensor, "batch keys"], Embedding | None, tuple[tuple[str, int, int], ...]
+    ]:
         """Rows to make keys and values of, which of them are real, the pooled vector, and whose each row is.
 
         A stream the condition lacks says nothing, which is what a dropped stream says too.
