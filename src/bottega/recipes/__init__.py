@@ -3,12 +3,18 @@
 from collections.abc import Callable, Mapping
 
 from bottega.errors import ConfigError, nearest
-from bottega.recipes import piccolo
+from bottega.recipes import larger, piccolo
 from bottega.recipes.run import RunConfig as RunConfig
 from bottega.recipes.train import train as train
 
 RECIPES: Mapping[str, Callable[[], RunConfig]] = {
+    "ediffi-base64": larger.ediffi_base64,
+    "ediffi-sr256": larger.ediffi_sr256,
+    "imagen-base64": larger.imagen_base64,
+    "imagen-sr256": larger.imagen_sr256,
     "lab": piccolo.lab,
+    "medio-base": larger.medio_base,
+    "medio-sr": larger.medio_sr,
     "piccolo-base": piccolo.piccolo_base,
     "piccolo-clip": piccolo.piccolo_clip,
     "piccolo-judge": piccolo.piccolo_judge,

@@ -9,12 +9,13 @@ from torch import nn
 
 from bottega.conditioning import build_clip, build_t5, save_clip, save_t5, train_tokenizer
 from bottega.conditioning.pictures import PicturePreparation
-from bottega.data.emoji_world import EmojiWorld
+from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig
 from bottega.data.emoji_world.vocabulary import vocabulary
 from bottega.recipes.run import ClipTask, RunConfig, T5Task
 from bottega.rundir import RunDir
+from bottega.training import TrainConfig
 from bottega.training.encoder_objectives import ClipContrast, SpanCorruption
-from bottega.training.export import load_ema
+from bottega.training.export import Average, load_ema
 from bottega.training.objective import Objective
 
 _TOKENIZER_CAPTIONS = 20_000
@@ -37,10 +38,17 @@ def export_encoder(config: RunConfig, run: RunDir, folder: Path) -> Path:
     task = config.task
     assert isinstance(task, (T5Task, ClipTask))  # the caller chose by task
     network, _, tokenizer = encoder_parts(config, task)
-    load_ema(network, run, std=config.train.ema.stds[0])
+    load_ema(network, run, std=average_to_ship(config.train))
     save = save_t5 if isinstance(task, T5Task) else save_clip
     save(network, tokenizer, folder)
     return folder
+
+
+def average_to_ship(config: TrainConfig) -> Average:
+    """Which average of the weights a run exports: the first that it keeps."""
+    if config.ema.stds:
+        return config.ema.stds[0]
+    return None if config.ema.halflife_images is None else "halflife"
 
 
 def _preparation(size: int) -> PicturePreparation:
@@ -49,6 +57,7 @@ def _preparation(size: int) -> PicturePreparation:
 
 def _reading(config: RunConfig) -> Iterator[str]:
     """What a tokenizer learns from: captions of the world, and every name and keyword there is."""
+    assert isinstance(config.data, EmojiWorldConfig)  # RunConfig refuses an encoder on a folder
     world = EmojiWorld(config.data)
     captions = (world[i].caption for i in range(_TOKENIZER_CAPTIONS))
     return chain(captions, _words())
@@ -59,4 +68,4 @@ def _words() -> Iterator[str]:
         yield from (thing.name, *thing.synonyms, *thing.keywords)
 
 
-__all__ = ["encoder_parts", "export_encoder"]
+__all__ = ["average_to_ship", "encoder_parts", "export_encoder"]

@@ -5,23 +5,20 @@ from pathlib import Path
 import torch
 
 from bottega.conditioning import Encoders
-from bottega.data.emoji_world import EmojiWorld, WorldSource
 from bottega.diffusion import Denoiser
 from bottega.pipelines import Stage, StageSettings, save_picture, sheet
 from bottega.pipelines.output import to_pictures
 from bottega.recipes.run import DenoiserTask, RunConfig
+from bottega.recipes.sources import preview_batch
 from bottega.training import TrainState
 from bottega.training.denoiser_objective import shrink
 
 _NUM_PICTURES = 16
-# Far beyond any training index, so that a preview is of scenes the network has not seen.
-_FIRST_INDEX = 10**9
-
 _SETTINGS = StageSettings(steps=16)
 
 
 class Preview:
-    """Paints the first captions of an unseen stretch of the world with the weights as they are."""
+    """Paints with the weights as they are, what `preview_batch` shows."""
 
     def __init__(self, config: RunConfig, task: DenoiserTask, encoders: Encoders) -> None:
         """Preview the run of ``config``, prompted through ``encoders``."""
@@ -31,8 +28,7 @@ class Preview:
 
     def __call__(self, state: TrainState, target: Path) -> None:
         """Write a sheet to ``target``."""
-        source = WorldSource(EmojiWorld(self._config.data), self._config.size)
-        batch = source.batch(range(_FIRST_INDEX, _FIRST_INDEX + _NUM_PICTURES))
+        batch = preview_batch(self._config, _NUM_PICTURES)
         device = state.engine.device
         cond = self._encoders.condition(batch.captions).to(device=device)
         low_res, low_res_from = None, None
@@ -45,7 +41,7 @@ class Preview:
             size=self._config.size,
             low_res_from=low_res_from,
         )
-        seeds = list(range(_NUM_PICTURES))
+        seeds = list(range(len(batch)))
         images = torch.empty(0)
         walk = stage.paint(cond, cond.null(), seeds, _SETTINGS, low_res=low_res, device=device)
         for step in walk:

@@ -11,6 +11,14 @@ from bottega.training import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class FolderConfig:
+    """A folder of your own pictures, with captions in ``.txt`` files beside them or in a ``metadata.jsonl``."""
+
+    path: str
+    caption_field: str = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
 class T5Task:
     """Train a small T5 of our own by span corruption on captions, names and keywords."""
 
@@ -36,6 +44,8 @@ class DenoiserTask:
     """Train a denoiser: a base when ``low_res_size`` is None, a super-resolution net otherwise.
 
     ``encoders`` is a folder that holds ``t5`` and ``clip``, or the name of a model that ships with bottega.
+    ``start_from`` is an exported denoiser whose weights the run begins with, instead of random ones.
+    ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
     """
 
     network: UNetConfig
@@ -45,6 +55,8 @@ class DenoiserTask:
     encoders: str = "piccolo"
     low_res_size: int | None = None
     augmentation: AugmentationLevels | None = None
+    start_from: str | None = None
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if (self.low_res_size is None) != (self.augmentation is None):
@@ -65,7 +77,7 @@ class RunConfig:
     """
 
     name: str
-    data: EmojiWorldConfig
+    data: EmojiWorldConfig | FolderConfig
     size: int
     task: Task
     train: TrainConfig
@@ -78,6 +90,10 @@ class RunConfig:
             )
         if self.num_examples is not None and self.num_examples < 1:
             raise ConfigError(f"num_examples must be positive or none, got {self.num_examples}")
+        if isinstance(self.data, FolderConfig) and not isinstance(self.task, DenoiserTask):
+            raise ConfigError(
+                f"a {type(self.task).__name__} learns from the drawn world; data must be an EmojiWorldConfig"
+            )
         low_res = self.task.low_res_size if isinstance(self.task, DenoiserTask) else None
         if low_res is not None and (low_res >= self.size or self.size % low_res):
             raise ConfigError(
@@ -85,4 +101,4 @@ class RunConfig:
             )
 
 
-__all__ = ["ClipTask", "DenoiserTask", "JudgeTask", "RunConfig", "T5Task", "Task"]
+__all__ = ["ClipTask", "DenoiserTask", "FolderConfig", "JudgeTask", "RunConfig", "T5Task", "Task"]

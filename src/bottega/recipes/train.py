@@ -8,19 +8,21 @@ import torch
 from torch import nn
 
 from bottega import config as configs
+from bottega.checkpoint import load_module
 from bottega.conditioning import Encoders
 from bottega.conditioning.cache import EmbeddingCache
-from bottega.data import Batch, Source
-from bottega.data.emoji_world import EmojiWorld, WorldSource
+from bottega.data import Source
+from bottega.data.emoji_world import EmojiWorldConfig
 from bottega.errors import CheckpointError, ConfigError
 from bottega.evaluation.judge_network import JudgeNetwork
 from bottega.evaluation.judge_objective import JudgeObjective
 from bottega.evaluation.judge_world import judge_config
 from bottega.models import UNet
 from bottega.pipelines import DenoiserConfig, find_model
-from bottega.recipes.encoders import encoder_parts, export_encoder
+from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
 from bottega.recipes.preview import Preview
 from bottega.recipes.run import ClipTask, DenoiserTask, JudgeTask, RunConfig, T5Task
+from bottega.recipes.sources import picture_source
 from bottega.rundir import RunDir
 from bottega.training import (
     Engine,
@@ -38,19 +40,6 @@ from bottega.training.progress import ProgressHook
 
 _JOURNAL_IMAGES = 4096
 _PREVIEW_IMAGES = 50_000
-
-
-class Bounded:
-    """The first ``num_examples`` of an endless source, so that their captions can be embedded once and for all."""
-
-    def __init__(self, source: Source, num_examples: int) -> None:
-        """Show only that many of ``source``."""
-        self._source = source
-        self.num_examples: int | None = num_examples
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """The source's own batch."""
-        return self._source.batch(indices)
 
 
 def train(
@@ -77,7 +66,7 @@ def train(
     _check_same_recipe(config, run)
     network, objective = build(config)
     every_hook: list[Hook] = [JournalHook(every_images=_JOURNAL_IMAGES), ProgressHook(), *hooks]
-    source: Source = world_source(config)
+    source = picture_source(config)
     if isinstance(config.task, DenoiserTask):
         encoders = load_encoders(config.task.encoders)
         source = _embedded(source, config, config.task, encoders, run)
@@ -109,9 +98,12 @@ def build(config: RunConfig) -> tuple[nn.Module, Objective]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         if isinstance(task, JudgeTask):
-            judge = judge_config(config.data)
+            judge = judge_config(_world(config))
             return JudgeNetwork(judge), JudgeObjective(judge)
         network = UNet(task.network)
+    network.checkpointing = task.gradient_checkpointing
+    if task.start_from is not None:
+        load_module(network, task.start_from)
     return network, DenoiserObjective(
         noise=task.noise,
         precond=task.precond,
@@ -119,12 +111,6 @@ def build(config: RunConfig) -> tuple[nn.Module, Objective]:
         low_res_size=task.low_res_size,
         augmentation=task.augmentation,
     )
-
-
-def world_source(config: RunConfig) -> Source:
-    """Where a run's pictures and captions come from."""
-    source = WorldSource(EmojiWorld(config.data), config.size)
-    return source if config.num_examples is None else Bounded(source, config.num_examples)
 
 
 def _embedded(
@@ -160,16 +146,21 @@ def export(config: RunConfig, run: RunDir) -> Path:
     """Write the averaged weights of a run where a painter, a judge or another run can use them."""
     target = run.path / "export"
     task = config.task
-    std = config.train.ema.stds[0]
+    std = average_to_ship(config.train)
     if isinstance(task, (T5Task, ClipTask)):
         return export_encoder(config, run, target)
     if isinstance(task, JudgeTask):
-        judge = configs.to_json(judge_config(config.data))
+        judge = configs.to_json(judge_config(_world(config)))
         export_ema(run, target, std=std, config=judge, kind="judge", name="judge")
         return target
     stage = DenoiserConfig(network=task.network, precond=task.precond, noise=task.noise)
     export_ema(run, target, std=std, config=configs.to_json(stage))
     return target
+
+
+def _world(config: RunConfig) -> EmojiWorldConfig:
+    assert isinstance(config.data, EmojiWorldConfig)  # RunConfig refuses a judge on a folder
+    return config.data
 
 
 def _check_same_recipe(config: RunConfig, run: RunDir) -> None:
@@ -184,4 +175,4 @@ def _check_same_recipe(config: RunConfig, run: RunDir) -> None:
         )
 
 
-__all__ = ["Bounded", "build", "export", "load_encoders", "train", "world_source"]
+__all__ = ["build", "export", "load_encoders", "train"]

@@ -1,0 +1,54 @@
+"""Where a run's pictures come from: the drawn world, or a folder of one's own."""
+
+from collections.abc import Sequence
+
+from bottega.data import Batch, Source
+from bottega.data.emoji_world import EmojiWorld, WorldSource
+from bottega.data.folders import FolderSource
+from bottega.recipes.run import FolderConfig, RunConfig
+
+# Far beyond any training index, so that a preview is of scenes the network has not seen.
+_UNSEEN = 10**9
+
+
+class Bounded:
+    """The first ``num_examples`` of a source, so that their captions can be embedded once and for all."""
+
+    def __init__(self, source: Source, num_examples: int) -> None:
+        """Show only that many of ``source``, or all where there are fewer."""
+        self._source = source
+        most = source.num_examples
+        self.num_examples: int | None = num_examples if most is None else min(num_examples, most)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The source's own batch."""
+        return self._source.batch(indices)
+
+
+def picture_source(config: RunConfig) -> Source:
+    """Batches of the run's pictures and captions.
+
+    Raises:
+        DataError: For a folder without a usable picture, or when the emoji font is missing.
+    """
+    source = _whole(config)
+    return source if config.num_examples is None else Bounded(source, config.num_examples)
+
+
+def preview_batch(config: RunConfig, num_pictures: int) -> Batch:
+    """Pictures and captions to judge progress by: unseen scenes of the world, or the first files of a folder."""
+    source = _whole(config)
+    if source.num_examples is None:
+        return source.batch(range(_UNSEEN, _UNSEEN + num_pictures))
+    return source.batch(range(min(num_pictures, source.num_examples)))
+
+
+def _whole(config: RunConfig) -> Source:
+    if isinstance(config.data, FolderConfig):
+        return FolderSource(
+            config.data.path, config.size, caption_field=config.data.caption_field, check="headers"
+        )
+    return WorldSource(EmojiWorld(config.data), config.size)
+
+
+__all__ = ["Bounded", "picture_source", "preview_batch"]
