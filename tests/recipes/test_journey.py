@@ -9,9 +9,9 @@ from bottega import load
 from bottega.conditioning import TinyClipConfig, TinyT5Config, TokenizerConfig
 from bottega.errors import CheckpointError, ConfigError
 from bottega.evaluation.judge import Judge
-from bottega.models import Level, SelfThenCross, UNetConfig
+from bottega.models import UNetConfig
 from bottega.models.plans import ediffi_streams
-from bottega.models.unet_config import AddSkips, LowRes
+from bottega.models.unet_config import AddSkips, Level, LowRes, SelfThenCross
 from bottega.pipelines import StageEntry, StageSettings, assemble
 from bottega.recipes import RunConfig, recipe, train
 from bottega.recipes.run import ClipTask, DenoiserTask, T5Task

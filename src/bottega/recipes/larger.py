@@ -6,7 +6,8 @@ The papers' runs need real encoders: ``--set task.encoders=FOLDER`` with T5-XXL 
 from bottega.conditioning import ConditionDropout
 from bottega.data.emoji_world import EmojiWorldConfig
 from bottega.diffusion import AugmentationLevels, LogNormal
-from bottega.models import AddSkips, CrossOnly, Level, LowRes, SelfThenCross, UNetConfig, plans
+from bottega.models import UNetConfig, plans
+from bottega.models.unet_config import AddSkips, CrossOnly, Level, LowRes, SelfThenCross
 from bottega.recipes.run import DenoiserTask, FolderConfig, RunConfig
 from bottega.training import Adafactor, AdamW, Constant, Cosine, EmaConfig, TrainConfig
 
