@@ -24,7 +24,8 @@ def test_a_sheet_of_a_source_enlarges_small_pictures_pixel_by_pixel(tmp_path):
     shown = np.asarray(Image.open(path))[6:70, 6:70]
     assert (shown[::2, ::2] == WORLD[7].image(32)).all()
     smaller = contact_sheet(source, [7], tmp_path / "small.png", size=16)
-    assert Image.open(smaller).width == 16 + 12
+    with Image.open(smaller) as sheet:
+        assert sheet.width == 16 + 12
 
 
 def test_the_caption_stands_below(tmp_path):

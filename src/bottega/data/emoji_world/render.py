@@ -37,7 +37,7 @@ def render(plan: Plan, size: int) -> Picture:
     return picture if times == 1 else _reduced(picture, times)
 
 
-def _reduced(picture: Picture, times: int) -> Picture:
+def _reduced(picture: UInt8[ndarray, "tall wide 3"], times: int) -> Picture:
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).reduce(times)).copy()
