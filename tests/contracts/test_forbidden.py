@@ -49,6 +49,19 @@ def test_nothing_runs_data_or_loads_leniently(path: Path):
     assert not list(findings(path))
 
 
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_error_belongs_to_bottegas_tree(path: Path):
+    builtin = {"Exception", "OSError", "RuntimeError", "TypeError", "ValueError"}
+    raised = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(syntax(path))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and dotted(node.exc.func) in builtin
+    ]
+    assert not raised, "callers catch the errors of bottega.errors"
+
+
 def zero_for_unset(path: Path) -> Iterator[str]:
     """``x or default`` on a number that may be None: zero is a value, and would be lost."""
     for function in functions(path):
