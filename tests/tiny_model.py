@@ -59,7 +59,7 @@ def tiny_unet(network: UNetConfig, seed: int) -> UNet:
 
 def write_tiny_model(folder: Path) -> Path:
     """Write a model that paints 8 px and enlarges them to 16, in a second or two."""
-    lengths = TokenizerConfig(vocab_size=512, max_tokens=16)
+    lengths = TokenizerConfig(vocab_size=512, max_tokens=32)
     t5 = train_tokenizer(WORDS, "t5", lengths)
     small_t5 = TinyT5Config(d_model=WIDTH, num_heads=2, d_ff=32, num_layers=1, num_decoder_layers=1)
     save_t5(build_t5(small_t5, t5), t5, folder / "t5")

@@ -85,9 +85,8 @@ def check_writable(path: Path | str) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise InputError(
-            f"pictures are written as PNG; name the output {path.name or 'picture'}.png, not {path}"
-        )
+        better = path.with_suffix(".png") if path.name else "picture.png"
+        raise InputError(f"pictures are written as PNG; name the output {better}, not {path}")
     try:
         if path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder")

@@ -1,0 +1,106 @@
+"""The command ``bottega``: its commands, and how errors reach the user, in one line each."""
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from bottega import __version__
+from bottega.cli.data import app as data_app
+from bottega.cli.evaluate import app as evaluate_app
+from bottega.cli.paint import paint
+from bottega.cli.replay import replay
+from bottega.cli.show import show
+from bottega.cli.train import train
+from bottega.errors import BottegaError
+
+STOPPED = 130
+"""The exit code of a command that the user interrupted."""
+
+app = typer.Typer(
+    name="bottega",
+    help="Train, branch, paint with and measure text-to-image diffusion models made of experts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(paint)
+app.command()(replay)
+app.command()(train)
+app.command()(show)
+app.add_typer(data_app, name="data")
+app.add_typer(evaluate_app, name="evaluate")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bottega {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Train, branch, paint with and measure text-to-image diffusion models made of experts."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code: 0 well, 2 refused, 130 stopped, 1 for a command's own no."""
+    try:
+        with _plain_warnings():
+            result: Any = app(args=list(arguments), prog_name="bottega", standalone_mode=False)
+    except BottegaError as error:
+        complain(str(error))
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        complain("stopped")
+        return STOPPED
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer has carried click inside since 0.26
+            raise
+        return _refuse_usage(error)
+    return result if isinstance(result, int) else 0
+
+
+def complain(message: str) -> None:
+    """Say one line on stderr."""
+    typer.echo(f"bottega: {' '.join(message.split())}", err=True)
+
+
+def _refuse_usage(error: Any) -> int:
+    """A command line that cannot be understood, in one line; without any command, the help."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if message.strip():  # empty after the help that answers a command line without a command
+        place = "bottega" if context is None else context.command_path
+        complain(f"{message} ({place} --help says more)")
+    return int(error.exit_code)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line each, without the line of code that they came from."""
+
+    def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        complain(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning, module=r"bottega\b")
+        warnings.showwarning = show_warning
+        yield
+
+
+def main() -> None:
+    """Run what the user typed."""
+    sys.exit(run(sys.argv[1:]))
+
+
+__all__ = ["STOPPED", "app", "complain", "main", "options", "run"]

@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a model folder.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change a setting; may be repeated."),
+]
+Style = Annotated[
+    Path | None, typer.Option("--style", metavar="PICTURE", help="Take the style of this picture.")
+]
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """A list separated by commas; None stays None."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def listed(items: Iterable[str] | None) -> list[str]:
+    """A repeated option that may be absent."""
+    return [] if items is None else list(items)
+
+
+__all__ = ["Device", "Dtype", "Model", "Settings", "Style", "listed", "names"]
