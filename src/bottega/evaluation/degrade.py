@@ -70,7 +70,7 @@ class Degradation:
         return x.clamp(-1, 1)
 
 
-def resized(images: Images, size: int) -> Images:
+def resized(images: Images, size: int) -> Float[Tensor, "batch channels new_height new_width"]:
     """Pictures at ``size`` pixels a side: averaged when they shrink, smoothly enlarged when they grow.
 
     Source: Parmar et al. 2022 (arXiv:2104.11222): a resize without antialiasing changes every score after it.
