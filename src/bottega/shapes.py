@@ -18,7 +18,7 @@ Tokens = Float[Tensor, "batch tokens width"]
 TokenMask = Bool[Tensor, "batch tokens"]
 """True where a token is real, False where it is padding."""
 
-Pooled = Float[Tensor, "batch width"]
+Pooled = Float[Tensor, "batch pooled_width"]
 """One feature vector per text or picture."""
 
 __all__ = ["Images", "Pooled", "Sigmas", "TokenMask", "Tokens"]

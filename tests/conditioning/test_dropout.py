@@ -67,7 +67,7 @@ def test_a_missing_stream_does_not_change_the_others():
 
 
 def test_streams_of_other_names_are_left_alone():
-    dropout = ConditionDropout(t5=1, clip_text=1, clip_image=1)
+    dropout = ConditionDropout(t5=1.0, clip_text=1.0, clip_image=1.0)
     gone = silent(dropout(condition(10, ("t5", "other")), torch.Generator()))
     assert gone["t5"].all()
     assert not gone["other"].any()

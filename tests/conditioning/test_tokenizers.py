@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from bottega.conditioning import TokenizerConfig, train_tokenizer
@@ -12,7 +14,8 @@ def pieces(tokenizer, text):
 
 def test_the_same_texts_always_give_the_same_tokenizer(texts, t5_tokenizer):
     again = train_tokenizer(texts, "t5", TokenizerConfig(vocab_size=512, max_tokens=16))
-    assert again.backend_tokenizer.to_str() == t5_tokenizer.backend_tokenizer.to_str()
+    first, second = (json.loads(t.backend_tokenizer.to_str()) for t in (t5_tokenizer, again))
+    assert first["model"] == second["model"]
 
 
 @pytest.mark.parametrize("word", ["elephant", "umbrella", "banana", "pizza"])

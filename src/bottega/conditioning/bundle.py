@@ -19,8 +19,8 @@ from bottega.conditioning.encoders import (
 )
 from bottega.errors import ConfigError, InputError, nearest
 
-Picture = Float[Tensor, "3 height width"]
-"""One picture in [-1, 1]."""
+Picture = Float[Tensor, "3 _ _"]
+"""One picture in [-1, 1]; those of a batch may differ in size."""
 
 
 class TruncationWarning(UserWarning):

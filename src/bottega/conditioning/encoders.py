@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bottega.condition import Stream
 from bottega.conditioning.pictures import PicturePreparation
-from bottega.conditioning.pretrained import folder_digest, load_frozen, require_folder
+from bottega.conditioning.pretrained import folder_digest, load_frozen
 from bottega.conditioning.tokenizers import load_tokenizer
 from bottega.errors import CheckpointError, InputError
 from bottega.shapes import Images, Pooled, TokenMask, Tokens
@@ -26,6 +26,7 @@ Span = tuple[int, int]
 """First character and the one after the last; (0, 0) for tokens that stand for no character."""
 
 _T5_MAX_TOKENS = 113  # eDiff-I's, for T5 folders whose tokenizer states no limit
+_TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "vocab.json")
 _LARGEST_LIMIT = 4096  # tokenizers without a limit state 1e30
 
 
@@ -330,7 +331,11 @@ def unit_rms(vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch widt
 
 
 def _tokenizer(folder: Path) -> Any:
-    require_folder(folder)
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        # transformers would make up an empty tokenizer here
+        raise CheckpointError(
+            f"{folder} holds no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}"
+        )
     try:
         tokenizer = load_tokenizer(str(folder))
     except Exception as error:  # transformers raises many kinds; all mean this folder

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from bottega.conditioning.pretrained import read_json
 from bottega.errors import CheckpointError, InputError
 from bottega.shapes import Images
 
 Triple = tuple[float, float, float]
+Pixels = Float[Tensor, "batch 3 size size"]
+"""Square pictures as an image tower wants them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +35,19 @@ class PicturePreparation:
             std=_triple(settings, "image_std", folder),
         )
 
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: Images) -> Pixels:
         """Pictures in [-1, 1] of any size as the tower wants them, in float32.
 
         Source: CLIP's preprocessing (bicubic, antialiased). It rounds to bytes after resizing; we do not.
         """
         if images.shape[1] != 3:
             raise InputError(f"a picture to encode needs 3 channels, got {images.shape[1]}")
-        images = self._cropped(images.float())
+        pixels = self._cropped(images.float())
         mean = torch.tensor(self.mean, device=images.device)[:, None, None]
         std = torch.tensor(self.std, device=images.device)[:, None, None]
-        return ((images + 1) / 2 - mean) / std
+        return ((pixels + 1) / 2 - mean) / std
 
-    def _cropped(self, images: Images) -> Images:
+    def _cropped(self, images: Images) -> Pixels:
         size = self.image_size_px
         height, width = images.shape[2:]
         if (height, width) == (size, size):

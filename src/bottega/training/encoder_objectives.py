@@ -126,24 +126,25 @@ class SpanCorruption:
 def hidden_spans(
     length: int, rng: random.Random, *, hidden_frac: float, mean_span: float, max_spans: int
 ) -> list[bool]:
-    """Which of ``length`` tokens to hide: spans apart from each other, the first token seen where that is possible.
+    """Which of ``length`` tokens to hide: spans that do not touch, anywhere in the text.
 
-    Source: ``random_spans_noise_mask`` of the T5 code: both the hidden and the seen tokens are cut into equally many
-    random pieces, which then alternate.
+    Source: ``random_spans_noise_mask`` of the T5 code, which cuts the hidden and the seen tokens into equally many
+    random pieces that alternate. There a text starts seen and ends hidden; captions are so short that they mostly have
+    one span, which would then always be their end. Here seen tokens, or none, stand at both ends.
     """
     if length == 0:
         return []
     if length == 1:
         return [True]
     num_hidden = min(max(round(length * hidden_frac), 1), length - 1)
-    num_spans = min(max(round(num_hidden / mean_span), 1), max_spans, length - num_hidden)
+    num_seen = length - num_hidden
+    num_spans = min(max(round(num_hidden / mean_span), 1), max_spans, num_seen + 1)
     hidden = _pieces(num_hidden, num_spans, rng)
-    seen = _pieces(length - num_hidden, num_spans, rng)
-    mask: list[bool] = []
-    for visible, covered in zip(seen, hidden, strict=True):
-        mask += [False] * visible + [True] * covered
-    # Half of the time the text is read backwards: otherwise its last token would always be hidden.
-    return mask if rng.random() < 0.5 else mask[::-1]
+    seen = _pieces(num_seen + 2, num_spans + 1, rng)
+    mask = [False] * (seen[0] - 1)  # the two that were added make the outer pieces possibly empty
+    for covered, visible in zip(hidden, seen[1:], strict=True):
+        mask += [True] * covered + [False] * visible
+    return mask[:length]
 
 
 class ClipContrast:
