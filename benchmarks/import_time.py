@@ -1,7 +1,7 @@
 """How long `import bottega` and `bottega --help` take, beside an empty interpreter and `import torch`.
 
-Processes are started in turn, so that a busy machine slows all of them alike; medians and quartiles of the wall time are
-printed, what each adds to the empty interpreter, and the processor's time, which a busy machine changes least.
+Processes are started in turn, so that a busy machine slows all of them alike; medians and quartiles of the wall time
+are printed, what each adds to the empty interpreter, and the processor's time, which a busy machine changes least.
 `bottega --help` is held to half a second on two idle cores.
 
     python benchmarks/import_time.py [--rounds 15]

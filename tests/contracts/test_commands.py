@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("bottega.cli.main")
-
 BOTTEGA = Path(sys.executable).parent / "bottega"
 
 

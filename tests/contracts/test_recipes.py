@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from bottega.config import dumps, from_json, to_json
+from bottega.recipes import RECIPES
 
-recipes = pytest.importorskip("bottega.recipes")
-RECIPES = getattr(recipes, "RECIPES", {})
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 
 
