@@ -181,7 +181,8 @@ def test_the_judge_of_a_large_vocabulary_is_small_and_starts_by_seeing_nothing()
     config = judge_config(judge_world("core"))
     network = JudgeNetwork(config)
     assert sum(p.numel() for p in network.parameters()) <= 1_200_000
-    seen = network(torch.zeros(1, 3, config.size_px, config.size_px))
+    with torch.no_grad():
+        seen = network(torch.zeros(1, 3, config.size_px, config.size_px))
     assert seen.centre.shape == (1, 16, 16)
     assert float(seen.centre.sigmoid().max()) < 0.1
     assert all(part.dtype == torch.float32 for part in seen)

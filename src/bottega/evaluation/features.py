@@ -2,12 +2,17 @@
 
 from collections.abc import Iterable
 
+from jaxtyping import Float
+from torch import Tensor
+
 from bottega.evaluation.fid import Gaussian, frechet_distance, gaussian
 from bottega.evaluation.judge import Judge
-from bottega.shapes import Images
+
+Pictures = Float[Tensor, "_ 3 _ _"]
+"""Pictures of one size, any number of them."""
 
 
-def picture_statistics(judge: Judge, batches: Iterable[Images]) -> Gaussian:
+def picture_statistics(judge: Judge, batches: Iterable[Pictures]) -> Gaussian:
     """Mean and covariance of the judge's features over pictures of any size, in [-1, 1].
 
     Raises:
@@ -16,7 +21,7 @@ def picture_statistics(judge: Judge, batches: Iterable[Images]) -> Gaussian:
     return gaussian(judge.features(images) for images in batches)
 
 
-def picture_distance(judge: Judge, painted: Iterable[Images], real: Iterable[Images]) -> float:
+def picture_distance(judge: Judge, painted: Iterable[Pictures], real: Iterable[Pictures]) -> float:
     """The Frechet distance between painted and real pictures in the judge's features.
 
     It means nothing beside a distance in another network's features, or one from another number of pictures.
@@ -27,4 +32,4 @@ def picture_distance(judge: Judge, painted: Iterable[Images], real: Iterable[Ima
     return frechet_distance(picture_statistics(judge, painted), picture_statistics(judge, real))
 
 
-__all__ = ["picture_distance", "picture_statistics"]
+__all__ = ["Pictures", "picture_distance", "picture_statistics"]

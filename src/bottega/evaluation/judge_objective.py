@@ -115,7 +115,7 @@ class _Indices:
         tint = 0 if placed.tint is None else 1 + self.tint[placed.tint]
         if style in COLOURLESS:
             tint = _UNSEEN
-        return [placed.x, placed.y, placed.size, self.thing[placed.thing], tint]
+        return [placed.x, placed.y, placed.size, float(self.thing[placed.thing]), float(tint)]
 
     def of_ground(self, plan: Plan) -> int:
         # Neon signs hang in the dark, whatever colour was planned.
