@@ -153,7 +153,7 @@ def test_the_shorter_side_is_fitted_and_the_centre_kept(tmp_path: Path):
     picture[:, 60:120] = 255
     Image.fromarray(picture).save(tmp_path / "wide.png")
     (tmp_path / "wide.txt").write_text("wide")
-    assert (FolderSource(tmp_path, 20).batch([0]).images[..., 1:-1] == 255).all()
+    assert (FolderSource(tmp_path, 20).batch([0]).images[..., 1:-1] > 250).all()
 
 
 def test_making_a_picture_smaller_is_antialiased(tmp_path: Path):
