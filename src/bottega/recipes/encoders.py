@@ -18,7 +18,7 @@ from bottega.training.encoder_objectives import ClipContrast, SpanCorruption
 from bottega.training.export import Average, load_ema
 from bottega.training.objective import Objective
 
-_TOKENIZER_CAPTIONS = 20_000
+_TOKENIZER_CAPTIONS = 5_000
 
 
 def encoder_parts(config: RunConfig, task: T5Task | ClipTask) -> tuple[nn.Module, Objective, Any]:
