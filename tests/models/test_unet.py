@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_networks import STREAMS, awake, say, some_condition, some_noise, tiny, tiny_sr
 
 from bottega.condition import Condition, Stream
 from bottega.errors import ConfigError, InputError
@@ -25,8 +26,6 @@ from bottega.models.unet_config import (
     Transformer,
 )
 
-from tiny_networks import STREAMS, awake, say, some_condition, some_noise, tiny, tiny_sr
-
 ATTENTIONS = [
     SelfAttention(head_width=16),
     FusedAttention(head_width=16),
@@ -36,7 +35,12 @@ ATTENTIONS = [
     Transformer(head_width=16, feed_forward=PlainFeedForward(ratio=2.0)),
 ]
 READING = ATTENTIONS[1:]
-RESAMPLINGS = [PatchResample(), ConvResample(widen=False), ConvResample(widen=True), BlockResample()]
+RESAMPLINGS = [
+    PatchResample(),
+    ConvResample(widen=False),
+    ConvResample(widen=True),
+    BlockResample(),
+]
 VARIANTS = {
     "patch": {"patch": 2},
     "stem_width": {"stem_width": 32},
@@ -330,9 +334,7 @@ def test_the_middle_is_checked_like_a_level():
     with pytest.raises(ConfigError, match=r"middle.attention.head_width 24 must divide 32"):
         tiny(middle=Middle(attention=SelfAttention(head_width=24)))
     with pytest.raises(ConfigError, match="middle: CrossOnly reads text"):
-        tiny(
-            attention=NoAttention(), streams=(), middle=Middle(attention=CrossOnly(head_width=16))
-        )
+        tiny(attention=NoAttention(), streams=(), middle=Middle(attention=CrossOnly(head_width=16)))
 
 
 PARTS = [
