@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from bottega import load
+from bottega.cli.main import run as run_command
 from bottega.conditioning import TinyClipConfig, TinyT5Config, TokenizerConfig
 from bottega.errors import CheckpointError, ConfigError
 from bottega.evaluation.judge import Judge
 from bottega.models import UNetConfig
 from bottega.models.plans import ediffi_streams
 from bottega.models.unet_config import AddSkips, Level, LowRes, SelfThenCross
-from bottega.pipelines import StageEntry, StageSettings, assemble
 from bottega.recipes import RunConfig, recipe, train
 from bottega.recipes.run import ClipTask, DenoiserTask, T5Task
+from bottega.recipes.ship import ship_piccolo
 
 TOKENS = TokenizerConfig(vocab_size=512, max_tokens=16)
 
@@ -82,32 +83,24 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_what_the_recipes_export_becomes_a_model_that_paints(workshop: Path) -> None:
-    model = workshop / "model"
-    model.mkdir()
-    for name, place in {
-        "t5": "t5",
-        "clip": "clip",
-        "base": "piccolo-base/export",
-        "sr128": "piccolo-sr/export",
-        "judge": "piccolo-judge/export",
-    }.items():
-        (model / name).symlink_to(workshop / place)
-    quick = StageSettings(steps=2)
-    assemble(
-        model,
-        name="toy",
-        stages=(
-            StageEntry(name="base", folder="base", size=32, settings=quick),
-            StageEntry(
-                name="sr128", folder="sr128", size=128, low_res_from="base", settings=quick
-            ),
-        ),
-        encoders={"t5": "t5", "clip": "clip"},
-        judge="judge",
-    )
-    pictures = load(model, dtype="float32").paint(["a pizza to the left of a cat"], seeds=[1])
+def test_what_the_recipes_export_becomes_a_model_that_paints(
+    workshop: Path, tmp_path: Path
+) -> None:
+    for name in ("t5", "clip"):
+        run = tmp_path / "runs" / f"piccolo-{name}"
+        run.mkdir(parents=True)
+        (run / "export").symlink_to(workshop / name)
+    for name in ("base", "sr", "judge"):
+        (tmp_path / "runs" / f"piccolo-{name}").symlink_to(workshop / f"piccolo-{name}")
+    assert run_command(["assemble", str(tmp_path / "runs"), "-o", str(tmp_path / "model")]) == 0
+    painter = load(tmp_path / "model", dtype="float32")
+    pictures = painter.paint(["a pizza to the left of a cat"], seeds=[1], steps=2)
     assert pictures[0].size == (128, 128)
+
+
+def test_runs_that_have_exported_nothing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="lacks finished runs of piccolo-t5, piccolo-clip"):
+        ship_piccolo(tmp_path, tmp_path / "model")
 
 
 def test_a_denoiser_run_leaves_previews_and_one_cache_for_its_captions(workshop: Path) -> None:

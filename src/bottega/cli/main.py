@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bottega import __version__
+from bottega.cli.assemble import assemble
 from bottega.cli.data import app as data_app
 from bottega.cli.evaluate import app as evaluate_app
 from bottega.cli.paint import paint
@@ -32,6 +33,7 @@ app.command()(paint)
 app.command()(replay)
 app.command()(train)
 app.command()(show)
+app.command()(assemble)
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
 
