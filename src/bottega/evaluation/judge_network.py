@@ -101,11 +101,12 @@ class JudgeNetwork(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
+        # Most cells are empty: start by saying so, or their sum drowns the few that are not.
+        bias = torch.zeros(sum(self.cell_widths))
+        bias[0] = -math.log(50)
+        self.cell.bias = nn.Parameter(bias)
         with torch.no_grad():
             self.cell.weight.mul_(0.1)
-            self.cell.bias.zero_()
-            # Most cells are empty: start by saying so, or their sum drowns the few that are not.
-            self.cell.bias[0] = -math.log(50)
 
     def forward(self, images: Images) -> Seen:
         """Look at pictures of the configured size; runs in the parameters' dtype."""

@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bottega import config as configs
 from bottega import seeding
@@ -156,7 +156,7 @@ def _on(plan: Plan, background: str, draws: Draws) -> Plan:
 @functools.cache
 def _scenes(kind: str) -> Scenes:
     """Layouts of one kind, without dyes and styles, which prompts choose themselves."""
-    weights = {name: float(name == kind) for name in KINDS}
+    weights: dict[str, Any] = {name: float(name == kind) for name in KINDS}
     mixture = SceneMixture(**weights, tint=0.0, style=0.0)
     return Scenes(EmojiWorldConfig(split="all", mixture=mixture))
 
@@ -241,7 +241,9 @@ def _backgrounds(things: Sequence[Thing], draws: Draws) -> Iterator[Prompt]:
 
 
 def _colours(things: Sequence[Thing], draws: Draws) -> Iterator[Prompt]:
-    unseen = [(t, thing) for t in TINTS for thing in things if is_held_out_tint(t, thing.name)]
+    unseen: list[tuple[Tint, Thing]] = [
+        (t, thing) for t in TINTS for thing in things if is_held_out_tint(t, thing.name)
+    ]
     order = {pair: draws.unit() for pair in unseen}
     for tint, thing in sorted(unseen, key=lambda pair: order[pair]):
         yield _prompt("colours", "single", _exemplar("single", draws, [thing], tints=[tint]))
@@ -277,8 +279,8 @@ def _unseen_scenes(
         if pair is None:
             return
         style = draws.pick(STYLES[1:]) if adorned else "plain"
-        first = draws.pick(TINTS)
-        tints = (first, draws.pick([tint for tint in TINTS if tint != first]))
+        first: Tint = draws.pick(TINTS)
+        tints: tuple[Tint, Tint] = (first, draws.pick([tint for tint in TINTS if tint != first]))
         yield _exemplar(
             "pair",
             draws,
