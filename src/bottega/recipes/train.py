@@ -20,6 +20,7 @@ from bottega.evaluation.judge_world import judge_config
 from bottega.models import UNet
 from bottega.pipelines import DenoiserConfig, find_model
 from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
+from bottega.recipes.machine import curve_hooks, engine_here
 from bottega.recipes.preview import Preview
 from bottega.recipes.run import ClipTask, DenoiserTask, JudgeTask, RunConfig, T5Task
 from bottega.recipes.sources import picture_source
@@ -57,22 +58,28 @@ def train(
         folder: Holds the run; made when missing. The usable weights end up in its ``export``.
         resume: Go on where the run stopped, with the configuration given now.
         hooks: Further things to do on the way, beside journal, display and previews.
-        engine: The machine.
+        engine: The machine; what `engine_here` finds when not given.
 
     Raises:
         ConfigError: If the run holds another recipe's checkpoints, or ``resume`` is missing.
     """
     run = RunDir(folder)
     _check_same_recipe(config, run)
-    network, objective = build(config)
-    every_hook: list[Hook] = [JournalHook(every_images=_JOURNAL_IMAGES), ProgressHook(), *hooks]
+    engine = engine_here() if engine is None else engine
+    network, objective = build(config, rank=engine.rank, world_size=engine.world_size)
+    every_hook: list[Hook] = [
+        _Settings(config),
+        JournalHook(every_images=_JOURNAL_IMAGES),
+        ProgressHook(),
+        *curve_hooks(_JOURNAL_IMAGES),
+        *hooks,
+    ]
     source = picture_source(config)
     if isinstance(config.task, DenoiserTask):
         encoders = load_encoders(config.task.encoders)
         source = _embedded(source, config, config.task, encoders, run)
         preview = Preview(config, config.task, encoders)
         every_hook.append(PreviewHook(preview, every_images=_PREVIEW_IMAGES))
-    run.write_text("config.json", configs.dumps(config))
     state = fit(
         network,
         objective,
@@ -89,7 +96,7 @@ def train(
     return state
 
 
-def build(config: RunConfig) -> tuple[nn.Module, Objective]:
+def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.Module, Objective]:
     """The untrained network of a run and what it minimises; the same weights for the same seed."""
     task = config.task
     if isinstance(task, (T5Task, ClipTask)):
@@ -110,7 +117,21 @@ def build(config: RunConfig) -> tuple[nn.Module, Objective]:
         dropout=picture_share(task.dropout)[1],
         low_res_size=task.low_res_size,
         augmentation=task.augmentation,
+        rank=rank,
+        world_size=world_size,
     )
+
+
+class _Settings(Hook):
+    """Writes the resolved settings once the run has really begun, so that a refused start changes nothing."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(every_images=config.train.total_images)
+        self._config = config
+
+    def begin(self, state: TrainState) -> None:
+        if state.engine.rank == 0:
+            state.run.write_text("config.json", configs.dumps(self._config))
 
 
 def _embedded(
