@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from bottega.condition import Condition
 from bottega.conditioning import ConditionDropout
@@ -82,7 +83,7 @@ class DenoiserObjective:
         return condition.with_low_res(noisy, level)
 
 
-def shrink(images: Images, size: int) -> Images:
+def shrink(images: Images, size: int) -> Float[Tensor, "batch channels size size"]:
     """Square pictures made smaller by averaging the pixels that fall together, so that nothing aliases.
 
     Raises:

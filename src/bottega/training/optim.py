@@ -36,7 +36,7 @@ class Adafactor:
     the root mean square of an update; tensors with two dimensions of at least ``min_dim_to_factor`` are factored.
 
     Source: Shazeer and Stern 2018 (arXiv:1804.04235), Algorithms 4 and 5, with the defaults of optax and the learning
-    rate given from outside. Imagen's base trains with it.
+    rate given from outside; weight decay is times that rate, as in AdamW. Imagen's base trains with it.
     """
 
     decay_rate: float = 0.8

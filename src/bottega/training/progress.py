@@ -41,9 +41,9 @@ class ProgressHook(Hook):
         if self._console is None:
             self._console = Console(stderr=True)
         for warning in state.warnings:
-            self._console.print(warning, style="yellow", markup=False)
+            self._console.print(warning, style="yellow", markup=False, highlight=False)
         if state.images_seen > 0:
-            self._console.print(f"resuming at {state.images_seen:,} images")
+            self._console.print(f"resuming at {state.images_seen:,} images", highlight=False)
         if self._console.is_terminal:
             self._show(state, self._console)
         self._meter = Meter()

@@ -10,7 +10,7 @@ from bottega.errors import ConfigError
 class Constant:
     """The peak rate to the end."""
 
-    def factor(self, images_seen: float, total_images: int) -> float:
+    def factor(self, images_seen: int, total_images: int) -> float:
         """The share of the peak rate."""
         return 1.0
 
@@ -24,7 +24,7 @@ class Cosine:
     def __post_init__(self) -> None:
         _check_frac("end_frac", self.end_frac)
 
-    def factor(self, images_seen: float, total_images: int) -> float:
+    def factor(self, images_seen: int, total_images: int) -> float:
         """The share of the peak rate."""
         done = min(images_seen / total_images, 1.0)
         return self.end_frac + (1 - self.end_frac) * (1 + math.cos(math.pi * done)) / 2
@@ -42,7 +42,7 @@ class Linear:
         if not 0 <= self.start_frac < 1:
             raise ConfigError(f"start_frac must be at least 0 and below 1, got {self.start_frac}")
 
-    def factor(self, images_seen: float, total_images: int) -> float:
+    def factor(self, images_seen: int, total_images: int) -> float:
         """The share of the peak rate."""
         done = min(images_seen / total_images, 1.0)
         fallen = max(0.0, (done - self.start_frac) / (1 - self.start_frac))
@@ -64,7 +64,7 @@ class InverseSqrt:
         if self.reference_images < 1:
             raise ConfigError(f"reference_images must be positive, got {self.reference_images}")
 
-    def factor(self, images_seen: float, total_images: int) -> float:
+    def factor(self, images_seen: int, total_images: int) -> float:
         """The share of the peak rate."""
         return max(images_seen / self.reference_images, 1.0) ** -0.5
 

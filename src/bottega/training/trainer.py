@@ -104,7 +104,8 @@ def fit(
                 report = _step(state, objective, loader, microbatch, guard)
                 for hook in every_hook:
                     hook.observe(state, report)
-                state.stopped_by = _asked_to_stop(state, stop)
+                if state.stopped_by is None:  # a hook may stop the run too
+                    state.stopped_by = _asked_to_stop(state, stop)
                 due = [h for h in every_hook if _is_due(h, before, state)]
                 if due:
                     guard.settle()
