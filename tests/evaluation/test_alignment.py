@@ -8,9 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from bottega.data.emoji_world import BACKGROUNDS, STYLES, TINTS, Plan, render, vocabulary
+from bottega.data.emoji_world import (
+    BACKGROUNDS,
+    STYLES,
+    TINTS,
+    EmojiWorld,
+    Plan,
+    render,
+    vocabulary,
+)
 from bottega.data.emoji_world.layout import WORDS
 from bottega.errors import InputError
+from bottega.evaluation import judge_accuracy, judge_world
 from bottega.evaluation.alignment import Subject, evaluate, images_of
 from bottega.evaluation.judge import Detection, Reading
 from bottega.evaluation.judge_network import JudgeConfig
@@ -279,3 +288,27 @@ def test_the_journal_says_how_it_was_made(tmp_path, oracle, prompts):
         "abc",
         {"steps": 20},
     )
+
+
+def test_a_judge_that_knows_the_truth_is_always_right_and_a_colour_blind_one_is_not():
+    class ColourBlind(Oracle):
+        def read(self, images):
+            return [
+                dataclasses.replace(
+                    reading,
+                    detections=tuple(dataclasses.replace(d, tint=None) for d in reading.detections),
+                )
+                for reading in super().read(images)
+            ]
+
+    config = judge_world(num_things=8, seed=3)
+    for kind, tints in ((Oracle, 1.0), (ColourBlind, 0.0)):
+        judge = kind(8, [], ())
+        for index in range(150):
+            judge.draw(EmojiWorld(config).plan(index))
+        shares = judge_accuracy(judge, config, num_pictures=150, size=SIZE)
+        assert shares.pop("tints").value == tints
+        assert all(share.value == 1.0 for share in shares.values())
+        assert {"things", "tinted things", "all things", "background", "style", "word"} == set(
+            shares
+        )

@@ -5,6 +5,7 @@ from bottega.evaluation.alignment import evaluate as evaluate
 from bottega.evaluation.alignment import images_of as images_of
 from bottega.evaluation.judge import Judge as Judge
 from bottega.evaluation.judge import Reading as Reading
+from bottega.evaluation.judge_accuracy import judge_accuracy as judge_accuracy
 from bottega.evaluation.judge_network import JudgeConfig as JudgeConfig
 from bottega.evaluation.judge_network import JudgeNetwork as JudgeNetwork
 from bottega.evaluation.judge_objective import JudgeObjective as JudgeObjective
@@ -29,6 +30,7 @@ __all__ = [
     "compare",
     "evaluate",
     "images_of",
+    "judge_accuracy",
     "judge_config",
     "judge_world",
     "make_prompts",
