@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_progress_tells_each_step_of_each_stage_and_shows_it(painter: Painter):
     assert [bool(s.pictures) for s in steps] == ([False] * 4 + [True]) * 2
     assert [s.pictures[0] for s in steps if s.pictures] == pictures
     assert [s.previews()[0].size for s in steps[:5]] == [(8, 8)] * 3 + [(16, 16)] * 2
-    assert all(a.sigma > b.sigma for a, b in zip(steps[:2], steps[1:3], strict=True))
+    assert all(a.sigma > b.sigma for a, b in pairwise(steps[:3]))
 
 
 def test_painting_can_be_left_at_any_step_and_touches_no_global_state(painter: Painter):
