@@ -200,7 +200,7 @@ class ClipContrast:
 
 def _embeddings(
     network: Any, ids: Int[Tensor, "batch tokens"], pixels: Float[Tensor, "batch 3 height width"]
-) -> tuple[Float[Tensor, "batch width"], Float[Tensor, "batch width"]]:
+) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "batch features"]]:
     text = network.get_text_features(input_ids=ids).pooler_output
     image = network.get_image_features(pixel_values=pixels).pooler_output
     return F.normalize(text.float(), dim=1), F.normalize(image.float(), dim=1)
