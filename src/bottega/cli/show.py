@@ -1,12 +1,189 @@
-"""``bottega show``."""
+"""``bottega show``: what a network, a recipe, a checkpoint or a model is and costs."""
 
-from typing import Annotated
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bottega.cli.options import Settings, listed
 
-def show(target: Annotated[str, typer.Argument()]) -> None:
-    """Show."""
+if TYPE_CHECKING:
+    from bottega.models import UNetConfig
+    from bottega.recipes import RunConfig
+
+_SIZES = {"piccolo_base": 32, "piccolo_sr": 128, "lab_base": 32, "sd15": 64, "sd_like": 64}
+"""What plans paint at whose names do not end in it; Stable Diffusion's 64 are latent pixels."""
+
+
+def show(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PLAN|RECIPE|FOLDER", help="A block plan, a recipe, a checkpoint or a model."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Pixels of the pictures to count for.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Print parameters, operations and memory, and the paper's figure where there is one.
+
+    Without a target, all plans beside their papers. --set changes a setting of a recipe.
+    """
+    lines = _every_plan() if target is None else _one(target, size, listed(settings))
+    for line in lines:
+        typer.echo(line)
+
+
+def _every_plan() -> Iterator[str]:
+    from bottega.models.counting import PAPER_FIGURES, count_parameters
+    from bottega.models.plans import PLANS
+
+    yield f"{'plan':22} {'parameters':>12} {'paper':>9} {'difference':>11}"
+    for name, plan in PLANS.items():
+        count = count_parameters(plan())
+        figure = PAPER_FIGURES.get(name)
+        beside = (
+            ""
+            if figure is None
+            else f"{_short(figure.parameters):>9} {figure.difference(count):>+11.1%}"
+        )
+        yield f"{name:22} {_short(count):>12} {beside}".rstrip()
+
+
+def _one(target: str, size: int | None, assignments: list[str]) -> Iterator[str]:
+    from bottega.config import override, parse_assignments
+    from bottega.errors import InputError, nearest
+    from bottega.models.plans import PLANS
+    from bottega.recipes import RECIPES
+
+    if target in RECIPES:
+        yield from _recipe(override(RECIPES[target](), parse_assignments(assignments)), size)
+        return
+    if assignments:
+        raise InputError("--set changes a recipe; this is none")
+    if target in PLANS:
+        yield from _network(PLANS[target](), _usual_size(target) if size is None else size)
+        yield from _paper(target, PLANS[target]())
+    elif Path(target).is_dir():
+        yield from _folder(Path(target), size)
+    elif target == "piccolo":
+        from bottega.pipelines import find_model
+
+        yield from _folder(find_model(target), size)
+    else:
+        known = [*PLANS, *RECIPES, "piccolo"]
+        raise InputError(f"{target!r} is no plan, recipe or folder{nearest(target, known)}")
+
+
+def _usual_size(name: str) -> int:
+    digits = re.search(r"(\d+)\D*$", name)
+    return _SIZES.get(name, 64 if digits is None else int(digits.group(1)))
+
+
+def _network(config: "UNetConfig", size: int) -> Iterator[str]:
+    """The cost of one call at ``size``."""
+    from bottega.models.counting import describe
+
+    cost = describe(config, size)
+    yield f"parameters         {cost.parameters:,} ({_short(cost.parameters)})"
+    yield f"at {size} x {size}"
+    yield f"  one call         {_short(2 * cost.macs)} floating-point operations per picture"
+    yield f"  once per prompt  {_short(2 * cost.prepare_macs)}"
+    yield f"  a training step  {_short(cost.training_flops)} per picture"
+    yield f"weights in bf16    {_bytes(cost.weight_bytes)}"
+    yield f"kept in training   {_bytes(cost.activation_bytes)} per picture, without checkpointing"
+    for level in cost.levels:
+        share = level.parameters / cost.parameters
+        yield f"  level {level.size:>4} px    {level.width:>5} channels  {_short(level.parameters):>7}  {share:.0%}"
+
+
+def _paper(name: str, config: "UNetConfig") -> Iterator[str]:
+    from bottega.models.counting import PAPER_FIGURES, count_parameters
+
+    figure = PAPER_FIGURES.get(name)
+    if figure is not None:
+        difference = figure.difference(count_parameters(config))
+        yield f"the paper's figure {_short(figure.parameters)}, difference {difference:+.1%} ({figure.note})"
+
+
+def _recipe(config: "RunConfig", size: int | None) -> Iterator[str]:
+    from bottega.recipes.run import DenoiserTask
+
+    train = config.train
+    yield f"recipe {config.name}: {type(config.task).__name__} at {config.size} px"
+    yield f"images             {train.total_images:,} in batches of {train.batch_size}"
+    if isinstance(config.task, DenoiserTask):
+        from bottega.models.counting import describe
+
+        yield from _network(config.task.network, config.size if size is None else size)
+        each = describe(config.task.network, config.size).training_flops
+        yield f"the whole run      {_short(each * train.total_images)} floating-point operations"
+    else:
+        from bottega.recipes.train import build
+
+        network, _ = build(config)
+        count = sum(parameter.numel() for parameter in network.parameters())
+        yield f"parameters         {count:,} ({_short(count)})"
+    yield f"all settings       bottega train {config.name} --dry-run"
+
+
+def _folder(folder: Path, size: int | None) -> Iterator[str]:
+    """A model folder stage by stage, or one checkpoint."""
+    import json
+
+    from bottega.errors import CheckpointError
+
+    try:
+        kind = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{folder} holds neither a model nor a checkpoint") from None
+    if kind != "cascade":
+        yield from _checkpoint(folder, size)
+        return
+    from bottega.pipelines import read_manifest
+
+    manifest = read_manifest(folder)
+    yield f"model {manifest.name}, digest {manifest.digest[:16]}"
+    for entry in manifest.stages:
+        source = "" if entry.low_res_from is None else f", enlarges {entry.low_res_from}"
+        yield f"\nstage {entry.name}: {entry.size} px{source}"
+        chosen = entry.settings
+        yield f"sampled by         {chosen.sampler}, {chosen.steps} steps, guidance {chosen.guidance_scale:g}"
+        yield from _checkpoint(folder / entry.folder, entry.size if size is None else size)
+
+
+def _checkpoint(folder: Path, size: int | None) -> Iterator[str]:
+    from bottega.checkpoint import load_manifest
+    from bottega.config import from_json
+    from bottega.pipelines import DenoiserConfig
+
+    manifest = load_manifest(folder)
+    yield f"checkpoint         {manifest.kind}, digest {manifest.digest[:16]}, by bottega {manifest.bottega}"
+    yield f"images seen        {manifest.images_seen:,}"
+    stored = sum(
+        (folder / name).stat().st_size for name in manifest.digests if (folder / name).exists()
+    )
+    yield f"on disk            {_bytes(stored)} in {len(manifest.digests)} files"
+    if manifest.kind == "denoiser":
+        config = from_json(DenoiserConfig, manifest.config).network
+        scale = 1 if config.low_res is None else config.low_res.scale
+        yield from _network(config, config.downsampling * scale * 4 if size is None else size)
+
+
+def _short(number: float) -> str:
+    """A number with three figures and K, M, B or T."""
+    for unit, letter in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:g}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 __all__ = ["show"]
