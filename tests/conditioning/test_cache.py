@@ -220,13 +220,20 @@ def test_a_writer_that_is_killed_leaves_a_cache_that_can_be_read(
     cache.encode_texts(texts[:20])
 
 
-def test_looking_up_is_far_quicker_than_training_asks(cache, texts):
+def test_looking_up_is_cheaper_than_even_the_smallest_encoder(cache, encoders, texts):
     distinct = list(dict.fromkeys(texts))[:512]
     cache.encode_texts(distinct)
-    start = time.perf_counter()
-    for at in range(0, 512, 64):
-        cache.encode_texts(distinct[at : at + 64])
-    assert 512 / (time.perf_counter() - start) > 1500  # a training loop asks for 150 a second
+
+    def cost(work):
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            for at in range(0, 512, 64):
+                work(distinct[at : at + 64])
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert cost(cache.encode_texts) < cost(lambda part: encoders.encode_texts(part, rows=64)) / 2
 
 
 def test_features_that_float16_cannot_hold_are_refused(tmp_path, t5_folder):
