@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from bottega.checkpoint import load_tensors
-from bottega.training import Engine, LocalEngine
+from bottega.training import AccelerateEngine, Engine, LocalEngine
 from bottega.training.engine import _buckets
 
 TOY = Path(__file__).with_name("toy.py")
@@ -26,6 +27,18 @@ def test_one_process_is_its_own_mean():
     assert torch.equal(tensor, torch.ones(3))
     assert (engine.any(True), engine.any(False)) == (True, False)
     assert (engine.rank, engine.world_size) == (0, 1)
+
+
+def test_accelerate_alone_is_one_process_too():
+    engine = AccelerateEngine(cpu=True)
+    assert isinstance(engine, Engine)
+    assert (engine.rank, engine.world_size, engine.device.type) == (0, 1, "cpu")
+    network, tensor = nn.Linear(2, 2), torch.ones(3)
+    engine.prepare(network)
+    engine.average([tensor])
+    engine.wait()
+    assert torch.equal(tensor, torch.ones(3))
+    assert (engine.any(True), engine.any(False)) == (True, False)
 
 
 def test_buckets_hold_every_tensor_once_in_order():

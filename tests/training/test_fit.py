@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import threading
 
 import pytest
@@ -236,6 +237,25 @@ def test_a_hook_can_stop_a_run_which_then_saves_where_it_is(tmp_path):
     state = train(tmp_path, hooks=[StopAt(32, stop)])
     assert (state.images_seen, state.finished) == (32, False)
     assert load_manifest(list_checkpoints(tmp_path / "checkpoints")[-1]).images_seen == 32
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_saves_and_is_then_no_longer_caught(tmp_path, number):
+    before = signal.getsignal(number)
+    state = train(tmp_path, hooks=[StopAt(48, lambda _: signal.raise_signal(number))])
+    assert (state.images_seen, state.stopped_by) == (48, number.name)
+    assert signal.getsignal(number) is before
+    resumed = train(tmp_path, resume=True)
+    assert resumed.digest() == train(tmp_path / "whole").digest()
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path):
+    def twice(_state):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, hooks=[StopAt(48, twice)])
 
 
 def test_a_run_may_live_in_a_thread_where_signals_cannot_be_caught(tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -55,7 +55,7 @@ class FiniteGuard:
             "images_seen": report.images_seen,
             "loss": str(loss),
             "grad_norm": str(grad_norm),
-            "pictures": [{**row._asdict(), "loss": str(row.loss)} for row in rows],
+            "pictures": [{**asdict(row), "loss": str(row.loss)} for row in rows],
         }
         path = self._run.write_text(
             f"failure-images-{report.images_seen:09d}.json", json.dumps(facts, indent=2) + "\n"
@@ -69,7 +69,8 @@ class FiniteGuard:
         )
 
 
-class _Row(NamedTuple):
+@dataclass(frozen=True)
+class _Row:
     index: int
     caption: str
     sigma: float | None
