@@ -38,10 +38,11 @@ app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"bottega {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -4,6 +4,7 @@ import io
 import struct
 import tempfile
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ MAX_PIXELS = 64_000_000
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 100_000
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _GAP = 4
 _LETTER = 11
 _LINE = _LETTER + 2
@@ -152,7 +154,7 @@ def open_picture(path: Path | str) -> Image.Image:
     """
     path = Path(path)
     try:
-        with Image.open(path) as opened:
+        with _strictly_opened(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InputError(
                     f"{path} has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}"
@@ -162,8 +164,15 @@ def open_picture(path: Path | str) -> Image.Image:
         raise
     except FileNotFoundError:
         raise InputError(f"cannot read {path}: there is no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
         raise InputError(f"cannot read {path} as a picture: {error}") from None
+
+
+def _strictly_opened(path: Path) -> Image.Image:
+    """Pillow's warning of a decompression bomb as an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(path)
 
 
 def sheet(

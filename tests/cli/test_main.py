@@ -1,0 +1,79 @@
+"""The door of the command line: help, version, silence at import, and errors in one line."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import typer
+
+from bottega import __version__
+from bottega.cli import main
+from bottega.cli.options import listed, names
+
+
+def test_help_and_version(bottega):
+    done = bottega("--help")
+    assert done.code == 0
+    for name in ("paint", "replay", "train", "show", "data", "evaluate"):
+        assert name in done.out
+    assert bottega("--version").out == f"bottega {__version__}\n"
+
+
+def test_without_a_command_the_help_answers(bottega):
+    done = bottega()
+    assert done.code == 2 and "Usage" in done.out + done.err
+
+
+def test_unknown_commands_name_the_nearest(bottega):
+    done = bottega("piant", "x")
+    assert done.code == 2 and "paint" in done.err and done.err.count("\n") == 1
+
+
+def test_nothing_heavy_is_imported_before_a_command_runs():
+    code = "import sys, bottega.cli.main; print(sorted({'torch', 'numpy', 'PIL', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_a_mistake_of_ours_is_not_dressed_up(monkeypatch):
+    def fail(**_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(main, "app", fail)
+    with pytest.raises(ZeroDivisionError):
+        main.run([])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, typer.Abort])
+def test_interrupts_are_130(monkeypatch, capsys, error):
+    def stop(**_):
+        raise error
+
+    monkeypatch.setattr(main, "app", stop)
+    assert main.run([]) == main.STOPPED
+    assert capsys.readouterr().err == "bottega: stopped\n"
+
+
+def test_warnings_are_one_line(monkeypatch, capsys):
+    def warn(**_):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("two\nlines", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(main, "app", warn)
+    assert main.run([]) == 0
+    assert capsys.readouterr().err == "bottega: warning: two lines\n"
+
+
+def test_the_console_script_exits_with_the_code(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bottega", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 0
+
+
+def test_lists_on_the_command_line():
+    assert names(None) is None
+    assert names("a, b,,") == ("a", "b")
+    assert listed(None) == [] and listed(["x"]) == ["x"]
