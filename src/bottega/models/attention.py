@@ -29,6 +29,10 @@ LogitBias = Callable[[Logits, int, int], Logits]
 """Changes text logits: given them undivided and in float32, and the picture's height and width here."""
 
 
+LARGEST_WRITTEN_OUT = 2**20
+"""Logits per head above which attention in bf16 on a CPU is left to the fused kernel too."""
+
+
 class KeysValues(NamedTuple):
     """What one attention layer reads of the text, computed once per prompt."""
 
@@ -69,12 +73,13 @@ def attend(
 ) -> Float[Tensor, "batch heads positions head_width"]:
     """softmax(Q K^T / sqrt(d)) V by whichever way is fastest here.
 
-    On a CPU PyTorch's fused attention trains several times slower than the products written out, so that it is used
-    there for inference over many positions alone, where it saves the memory of the logits.
+    On a CPU PyTorch's fused attention is up to three times slower in bf16 than the products written
+    out, forward and back (in float32 it is the faster one), so that it is used there in bf16 only
+    where the logits would take much memory.
     """
-    positions = query.shape[-2]
-    explicit = query.device.type == "cpu" and (torch.is_grad_enabled() or positions <= 256)
-    if not explicit:
+    is_small = query.shape[-2] * keys.shape[-2] <= LARGEST_WRITTEN_OUT
+    if query.device.type != "cpu" or query.dtype == torch.float32 or not is_small:
+        keys, values = _for_batch(keys, len(query)), _for_batch(values, len(query))
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
     logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
     if mask is not None:
