@@ -67,7 +67,6 @@ def train_tokenizer(
     from transformers import PreTrainedTokenizerFast
 
     config = TokenizerConfig() if config is None else config
-    special = _special_tokens(kind, config)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(
         [
@@ -81,7 +80,7 @@ def train_tokenizer(
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
-        special_tokens=special,
+        special_tokens=_special_tokens(kind, config),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         min_frequency=2,
         show_progress=False,

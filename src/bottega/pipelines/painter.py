@@ -26,12 +26,7 @@ from bottega.pipelines.cascade import (
 )
 from bottega.pipelines.devices import find_device, find_dtype
 from bottega.pipelines.output import CHUNK, to_pictures
-from bottega.pipelines.provenance import (
-    Machine,
-    Provenance,
-    Request,
-    StageRecord,
-)
+from bottega.pipelines.provenance import Machine, Provenance, Request, StageRecord
 from bottega.pipelines.stage import Stage, StageSettings
 from bottega.shapes import Images
 
