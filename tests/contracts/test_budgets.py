@@ -21,6 +21,8 @@ def test_every_function_fits_its_budget(path: Path):
     over = {}
     for function in functions(path):
         first = min([function.lineno, *(d.lineno for d in function.decorator_list)])
+        if name_of(path).startswith("src/bottega/cli/"):
+            first = function.body[0].lineno  # a command's signature is the list of its options
         num_lines = (function.end_lineno or first) - first + 1
         is_loop = (name_of(path), function.name) in THE_LOOP
         if num_lines > (LINES_OF_THE_LOOP if is_loop else LINES_PER_FUNCTION):
