@@ -17,7 +17,7 @@ from bottega.recipes import RunConfig, recipe, train
 from bottega.recipes.run import ClipTask, DenoiserTask, T5Task
 from bottega.recipes.ship import ship_piccolo
 
-TOKENS = TokenizerConfig(vocab_size=512, max_tokens=16)
+TOKENS = TokenizerConfig(vocab_size=512, max_tokens=48)
 
 
 def shortened(config: RunConfig, images: int) -> RunConfig:
