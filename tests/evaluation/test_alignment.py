@@ -81,7 +81,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def prompts():
-    return make_prompts(vocabulary("core", THINGS), per_category=8)
+    return make_prompts(vocabulary("core", THINGS), per_category=6)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_perfect_painter_before_a_perfect_judge_is_right_in_every_claim_of_eve
     for score in report.scores:
         assert score.painted.value == score.ceiling.value == 1.0, (score.category, score.claim)
         assert score.of_ceiling == 1.0
-    assert report.score("single").painted.trials == 8 * len(SEEDS)
+    assert report.score("single").painted.trials == 6 * len(SEEDS)
 
 
 def test_a_perfect_painter_scores_the_ceiling_of_a_judge_that_errs(oracle, prompts):

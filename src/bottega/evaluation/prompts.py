@@ -99,6 +99,7 @@ def make_prompts(
     return tuple(prompts.values())
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def real_plan(prompt: Prompt, seed: int) -> Plan:
     """The plan of a real picture of a prompt; another seed places, and where the prompt is silent colours, it anew."""
     return _plan_like(
