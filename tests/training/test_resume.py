@@ -76,6 +76,7 @@ def test_a_run_killed_at_ten_random_moments_ends_bit_identical(tmp_path):
     assert seen == sorted(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_told_to_stop_saves_where_it_is_and_can_go_on(tmp_path, signal_number):
     config = {"total_images": 16 * 60, "batch_size": 16, "checkpoint_images": 10**9}
