@@ -108,6 +108,13 @@ def test_a_denoiser_run_leaves_previews_and_one_cache_for_its_captions(workshop:
     assert (workshop / "embeddings").is_dir()
 
 
+def test_previews_leave_the_run_as_it_was(workshop: Path, tmp_path: Path, monkeypatch) -> None:
+    config = denoiser_run("piccolo-base", workshop, 32)
+    undisturbed = train(config, tmp_path / "undisturbed").digest()
+    monkeypatch.setattr("bottega.recipes.train._PREVIEW_IMAGES", 8)
+    assert train(config, tmp_path / "previewed").digest() == undisturbed
+
+
 def test_the_exported_judge_reads_pictures(workshop: Path) -> None:
     judge = Judge.load(workshop / "piccolo-judge" / "export")
     assert judge.config.things[:2] == ("pizza", "cat")

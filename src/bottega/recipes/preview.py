@@ -1,8 +1,11 @@
 """Sheets painted while a denoiser trains, always of the same prompts from the same noise, so that one sees it learn."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from bottega.conditioning import Encoders
 from bottega.diffusion import Denoiser
@@ -14,11 +17,12 @@ from bottega.training import TrainState
 from bottega.training.denoiser_objective import shrink
 
 _NUM_PICTURES = 16
+_SHOWN_PX = 128
 _SETTINGS = StageSettings(steps=16)
 
 
 class Preview:
-    """Paints with the weights as they are, what `preview_batch` shows."""
+    """Paints what `preview_batch` shows, with the average of the weights that the run would export."""
 
     def __init__(self, config: RunConfig, task: DenoiserTask, encoders: Encoders) -> None:
         """Preview the run of ``config``, prompted through ``encoders``."""
@@ -44,9 +48,32 @@ class Preview:
         seeds = list(range(len(batch)))
         images = torch.empty(0)
         walk = stage.paint(cond, cond.null(), seeds, _SETTINGS, low_res=low_res, device=device)
-        for step in walk:
-            images = step.x
-        save_picture(sheet(to_pictures(images), captions=batch.captions), target)
+        with _averaged(state):
+            for step in walk:
+                images = step.x
+        pictures = [_enlarged(picture) for picture in to_pictures(images)]
+        save_picture(sheet(pictures, captions=batch.captions), target)
+
+
+@contextmanager
+def _averaged(state: TrainState) -> Iterator[None]:
+    """The network holds the first average that is kept, and afterwards, bit for bit, what it held before."""
+    averages = list(state.ema.averages.values())
+    if not averages:
+        yield
+        return
+    before = [tensor.detach().clone() for tensor in state.masters.tensors]
+    state.masters.fill(averages[0])
+    try:
+        yield
+    finally:
+        state.masters.fill(before)
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    """A small picture with every pixel plain to see."""
+    times = max(1, _SHOWN_PX // picture.width)
+    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
 
 
 __all__ = ["Preview"]
