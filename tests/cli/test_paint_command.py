@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from bottega.pipelines import open_picture, read_provenance
+from bottega.pipelines import open_picture, read_provenance, save_picture
 
 
 @pytest.fixture
@@ -73,10 +74,9 @@ def test_a_preview_grows_while_painting_and_is_never_half_written(paint, monkeyp
 
     monkeypatch.setattr(module, "_PREVIEW_SECONDS", 0.0)
     seen = []
-    save = __import__("bottega.pipelines", fromlist=["x"]).save_picture
 
     def note(picture, path, *, metadata=True):
-        written = save(picture, path, metadata=metadata)
+        written = save_picture(picture, path, metadata=metadata)
         if Path(path).name == "live.png":
             seen.append(open_picture(path))
         return written
@@ -127,8 +127,10 @@ def test_a_style_picture_is_used_and_asked_for_again(paint, bottega, tiny_folder
 
 def test_a_picture_that_differs_is_told_and_exits_with_one(paint, bottega, tiny_folder):
     paint("a dog", "-o", "a.png")
-    data = Path("a.png").read_bytes().replace(b'"seed":0', b'"seed":1')
-    Path("a.png").write_bytes(data)
+    picture, origin = open_picture("a.png"), read_provenance("a.png")
+    other = replace(origin, requests=(replace(origin.requests[0], seed=1),))
+    picture.info["bottega"] = other.dumps()
+    save_picture(picture, "a.png")
     done = bottega("replay", "a.png", "--model", tiny_folder)
     assert done.code == 1
     assert "pixels differ" in done.out

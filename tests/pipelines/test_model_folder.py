@@ -70,7 +70,7 @@ def test_one_flipped_bit_is_found_and_named(model, file):
 def test_missing_and_surplus_files_are_named(model):
     (model / "t5" / "adapter_config.json").write_text("{}")
     with pytest.raises(
-        CheckpointError, match="t5/adapter_config.json, which its manifest does not"
+        CheckpointError, match=r"t5/adapter_config\.json, which its manifest does not"
     ):
         bottega.load(model)
     (model / "t5" / "adapter_config.json").unlink()
@@ -137,7 +137,7 @@ def test_a_cascade_hangs_together(stages, words):
 def test_sizes_that_the_networks_do_not_paint_are_refused(model, sizes):
     manifest = read_manifest(model)
     stages = tuple(replace(e, size=s) for e, s in zip(manifest.stages, sizes, strict=True))
-    with pytest.raises(CheckpointError, match="paints multiples|enlarges by"):
+    with pytest.raises(CheckpointError, match=r"paints multiples|enlarges by"):
         load_stages(model, replace(manifest, stages=stages))
 
 
@@ -187,7 +187,8 @@ def test_models_are_found_by_name_or_folder(tmp_path):
 
 def test_devices_and_precisions_go_by_their_names():
     cpu = torch.device("cpu")
-    assert find_device("cpu") == find_device("cpu:0") == cpu
+    assert find_device("cpu") == cpu
+    assert find_device("cpu:0").type == "cpu"
     assert find_device("auto").type in ("cpu", "cuda")
     assert find_dtype("float32", cpu) == torch.float32
     assert find_dtype("bfloat16", cpu) == torch.bfloat16

@@ -78,3 +78,9 @@ def test_another_model_is_refused(painter, tiny_folder, tmp_path):
     path = save_picture(picture, tmp_path / "a.png")
     with pytest.raises(InputError, match="painted by tiny 000000000000, but this tiny is"):
         paint_again(path, model=tiny_folder)
+
+
+def test_whole_numbers_for_settings_read_back_as_they_were_written(painter, tiny_folder, tmp_path):
+    settings = {"guidance_scale": 2, "sigma_max": 40, "guidance_interval": (0, 9)}
+    picture = painter.paint("a dog", **settings)[0]
+    assert paint_again(save_picture(picture, tmp_path / "a.png"), model=tiny_folder).same_bytes

@@ -124,10 +124,14 @@ def _fill(store: "EmbeddingCache", config: "RunConfig") -> None:
 
 
 def _captions(config: "RunConfig") -> list[str]:
-    """Every caption that a bounded run will read."""
-    from bottega.data.emoji_world import EmojiWorld
+    """Every caption that a run over a bounded set will read."""
+    from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig
+    from bottega.data.folders import FolderSource
     from bottega.errors import ConfigError
 
+    if not isinstance(config.data, EmojiWorldConfig):
+        source = FolderSource(config.data.path, config.size, check="headers")
+        return [example.caption for example in source.examples]
     if config.num_examples is None:
         raise ConfigError(
             "num_examples is none, so the world never ends; bound it with --set num_examples=100000"

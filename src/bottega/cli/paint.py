@@ -112,9 +112,7 @@ def _stage_settings(painter: "Painter", assignments: list[str]) -> dict[str, Any
             raise ConfigError(
                 f"--set {path}: name the stage too, as in base.{path}; stages: {stages}"
             )
-        settings |= (
-            painter.resolve({stage: settings.get(stage)}, {}) if stage not in settings else {}
-        )
+        stage = painter.stage_named(stage)
         settings[stage] = override(settings[stage], {rest: text})
     return settings
 

@@ -174,7 +174,7 @@ def _checkpoint(folder: Path, size: int | None) -> Iterator[str]:
         yield from _network(config, config.downsampling * scale * 4 if size is None else size)
 
 
-def _short(number: float) -> str:
+def _short(number: int | float) -> str:
     """A number with three figures and K, M, B or T."""
     for unit, letter in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if number >= unit:

@@ -65,7 +65,7 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str) -> int:
     """Seconds from ``600s``, ``90m``, ``2h``, ``1h30m`` or a bare number of seconds.
 
     Raises:

@@ -1,6 +1,7 @@
 """The painter: prompts in, pictures out, each the same whatever company it is painted in."""
 
 import hashlib
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,7 +202,7 @@ class Painter:
         """
         resolved = self.settings
         for name, value in ({} if settings is None else settings).items():
-            resolved[self._stage_named(name)] = value
+            resolved[self.stage_named(name)] = value
         for key, value in overrides.items():
             if key not in Overrides.__annotations__:
                 raise ConfigError(
@@ -209,11 +210,16 @@ class Painter:
                 )
             by_stage = value if isinstance(value, Mapping) else dict.fromkeys(resolved, value)
             for name, item in by_stage.items():
-                name = self._stage_named(name)
+                name = self.stage_named(name)
                 resolved[name] = replace(resolved[name], **{key: item})
         return resolved
 
-    def _stage_named(self, name: str) -> str:
+    def stage_named(self, name: str) -> str:
+        """The name itself, if a stage is called so.
+
+        Raises:
+            ConfigError: If none is; the message suggests the nearest.
+        """
         names = [stage.name for stage in self.stages]
         if name not in names:
             raise ConfigError(f"{self.name} has no stage {name!r}{nearest(name, names)}")
@@ -381,7 +387,7 @@ def _requests(
         if len(values) != len(texts):
             raise InputError(f"expected {len(texts)} {what}, one per prompt, got {len(values)}")
     return [
-        Request(prompt=text, negative=avoid, seed=seed)
+        Request(prompt=text, negative=avoid, seed=operator.index(seed))
         for text, avoid, seed in zip(texts, negatives, numbers, strict=True)
     ]
 

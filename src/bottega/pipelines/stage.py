@@ -4,6 +4,7 @@ Pictures are in [-1, 1]; sigma is the standard deviation of the noise in those u
 """
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -53,6 +54,7 @@ class StageSettings:
     low_res_sigma: float = 0.0
 
     def __post_init__(self) -> None:
+        self._make_plain()
         find_sampler(self.sampler)
         if not 1 <= self.steps <= MAX_STEPS:
             raise ConfigError(f"steps must be between 1 and {MAX_STEPS}, got {self.steps}")
@@ -74,6 +76,16 @@ class StageSettings:
         interval = self.guidance_interval
         if interval is not None and not 0 <= interval[0] < interval[1]:
             raise ConfigError(f"guidance_interval needs 0 <= low < high, got {interval}")
+
+
+    def _make_plain(self) -> None:
+        """Whole numbers where numbers are meant become floats, so that a picture's description reads back as written."""
+        for name in ("guidance_scale", "sigma_min", "sigma_max", "rho", "low_res_sigma"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "steps", operator.index(self.steps))
+        if self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            object.__setattr__(self, "guidance_interval", (float(low), float(high)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from bottega.training.state import StepReport, TrainState
 class StopHook(Hook):
     """Asks a run to stop as SIGTERM would: it saves its state, and can be resumed."""
 
-    def __init__(self, *, images: int | None = None, seconds: float | None = None) -> None:
+    def __init__(self, *, images: int | None = None, seconds: int | float | None = None) -> None:
         """Stop once ``images`` have been seen in all, or ``seconds`` have passed since the run began or resumed."""
         super().__init__(every_images=1)
         if images is not None and images < 1:
