@@ -130,7 +130,9 @@ def _captions(config: "RunConfig") -> list[str]:
     from bottega.errors import ConfigError
 
     if not isinstance(config.data, EmojiWorldConfig):
-        source = FolderSource(config.data.path, config.size, check="headers")
+        source = FolderSource(
+            config.data.path, config.size, caption_field=config.data.caption_field, check="headers"
+        )
         return [example.caption for example in source.examples]
     if config.num_examples is None:
         raise ConfigError(

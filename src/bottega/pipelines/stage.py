@@ -77,9 +77,8 @@ class StageSettings:
         if interval is not None and not 0 <= interval[0] < interval[1]:
             raise ConfigError(f"guidance_interval needs 0 <= low < high, got {interval}")
 
-
     def _make_plain(self) -> None:
-        """Whole numbers where numbers are meant become floats, so that a picture's description reads back as written."""
+        """Whole numbers where numbers are meant become floats, so that a description reads back as written."""
         for name in ("guidance_scale", "sigma_min", "sigma_max", "rho", "low_res_sigma"):
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "steps", operator.index(self.steps))
