@@ -1,18 +1,14 @@
 """The painter: prompts in, pictures out, each the same whatever company it is painted in."""
 
-import hashlib
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
-import numpy as np
 import PIL
 import torch
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
 from bottega.condition import Condition
 from bottega.conditioning import Encoders
@@ -29,6 +25,7 @@ from bottega.pipelines.devices import find_device, find_dtype
 from bottega.pipelines.output import CHUNK, to_pictures
 from bottega.pipelines.provenance import Machine, Provenance, Request, StageRecord
 from bottega.pipelines.stage import Stage, StageSettings
+from bottega.pipelines.style import style_digest, style_tensor
 from bottega.shapes import Images
 
 T = TypeVar("T")
@@ -355,18 +352,6 @@ def load(
     )
 
 
-def style_tensor(style: Image.Image) -> Float[Tensor, "3 height width"]:
-    """A reference picture in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(style.convert("RGB"))).permute(2, 0, 1)
-    return pixels.float() / 127.5 - 1
-
-
-def style_digest(style: Image.Image) -> str:
-    """A fingerprint of a reference picture's pixels."""
-    plain = style.convert("RGB")
-    return hashlib.sha256(f"{plain.size}".encode() + plain.tobytes()).hexdigest()
-
-
 def _requests(
     prompts: str | Sequence[str],
     negative: str | Sequence[str | None] | None,
@@ -398,6 +383,4 @@ __all__ = [
     "Painter",
     "PerStage",
     "load",
-    "style_digest",
-    "style_tensor",
 ]

@@ -12,8 +12,9 @@ from PIL import Image
 
 from bottega.errors import InputError
 from bottega.pipelines.output import encode, open_picture
-from bottega.pipelines.painter import Painter, PaintStep, load, style_digest
+from bottega.pipelines.painter import Painter, PaintStep, load
 from bottega.pipelines.provenance import Provenance, read_provenance, sheet_of
+from bottega.pipelines.style import style_digest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
