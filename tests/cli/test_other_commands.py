@@ -156,3 +156,24 @@ def test_alignment_needs_a_judge_and_known_categories(bottega, tiny_folder):
         bottega("evaluate", "alignment", "--model", tiny_folder, "--judge", tiny_folder / "base"),
         "judge",
     )
+
+
+def test_alignment_is_painted_judged_and_reported(bottega, tiny_folder):
+    from bottega.data.emoji_world import EmojiWorldConfig
+    from bottega.evaluation.judge import Judge
+    from bottega.evaluation.judge_network import JudgeNetwork
+    from bottega.evaluation.judge_world import judge_config
+    from bottega.evaluation.report import Report
+
+    Judge(JudgeNetwork(judge_config(EmojiWorldConfig(num_things=4)))).save("judge")
+    arguments = ("evaluate", "alignment", "--model", tiny_folder, "--judge", "judge")
+    arguments = (*arguments, "--prompts", 2, "--seeds", 1, "--steps", 1, "--guidance", 1)
+    refused(bottega(*arguments, "--categories", "singel"), "did you mean single")
+    done = bottega(
+        *arguments, "--categories", "single,backgrounds", "-o", "r.json", "--journal", "j.jsonl"
+    )
+    assert done.code == 0, done.err
+    assert "alignment of tiny" in done.out
+    report = Report.load("r.json")
+    assert {score.category for score in report.scores} >= {"single", "backgrounds"}
+    assert report.card.settings["base"]["guidance_scale"] == 1
