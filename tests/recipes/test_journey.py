@@ -1,11 +1,15 @@
 """From nothing to a picture: every recipe of piccolo at toy size, its exports assembled, a prompt painted."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from bottega import load
+from bottega.checkpoint import load_tensors
 from bottega.cli.main import run as run_command
 from bottega.conditioning import TinyClipConfig, TinyT5Config, TokenizerConfig
 from bottega.errors import CheckpointError, ConfigError
@@ -14,8 +18,11 @@ from bottega.models import UNetConfig
 from bottega.models.plans import ediffi_streams
 from bottega.models.unet_config import AddSkips, Level, LowRes, SelfThenCross
 from bottega.recipes import RunConfig, recipe, train
-from bottega.recipes.run import ClipTask, DenoiserTask, T5Task
+from bottega.recipes.machine import engine_here
+from bottega.recipes.run import ClipTask, DenoiserTask, FolderConfig, T5Task
 from bottega.recipes.ship import ship_piccolo
+from bottega.recipes.train import build
+from bottega.training import LocalEngine
 
 TOKENS = TokenizerConfig(vocab_size=512, max_tokens=48)
 
@@ -111,8 +118,44 @@ def test_a_denoiser_run_leaves_previews_and_one_cache_for_its_captions(workshop:
 def test_previews_leave_the_run_as_it_was(workshop: Path, tmp_path: Path, monkeypatch) -> None:
     config = denoiser_run("piccolo-base", workshop, 32)
     undisturbed = train(config, tmp_path / "undisturbed").digest()
-    monkeypatch.setattr("bottega.recipes.train._PREVIEW_IMAGES", 8)
+    # By its name in sys.modules, because the package shows the function of the same name.
+    monkeypatch.setattr(sys.modules["bottega.recipes.train"], "_PREVIEW_IMAGES", 8)
     assert train(config, tmp_path / "previewed").digest() == undisturbed
+
+
+def test_a_folder_of_pictures_can_be_learned_from(workshop: Path, tmp_path: Path) -> None:
+    for number in range(10):
+        Image.new("RGB", (40, 36), (number * 20, 90, 120)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(f"colour number {number}", encoding="utf-8")
+    config = denoiser_run("piccolo-base", workshop, 16)
+    config = dataclasses.replace(config, data=FolderConfig(path=str(tmp_path)))
+    state = train(config, workshop / "folder-run")
+    assert state.images_seen == 16
+    assert list(state.run.previews.glob("*.png"))
+
+
+def test_a_run_can_start_from_weights_that_were_exported(workshop: Path, tmp_path: Path) -> None:
+    config = denoiser_run("piccolo-base", workshop, 16)
+    assert isinstance(config.task, DenoiserTask)
+    exported = workshop / "piccolo-base" / "export"
+    task = dataclasses.replace(config.task, start_from=str(exported))
+    started, _ = build(dataclasses.replace(config, task=task))
+    saved = load_tensors(exported, "denoiser")
+    for name, tensor in started.state_dict().items():
+        assert torch.equal(tensor, saved[name].float()), name
+
+
+def test_only_denoisers_learn_from_folders() -> None:
+    with pytest.raises(ConfigError, match="learns from the drawn world"):
+        dataclasses.replace(recipe("piccolo-clip"), data=FolderConfig(path="pictures"))
+
+
+def test_several_processes_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine_here().world_size == 1
+    joined = LocalEngine()
+    monkeypatch.setattr("bottega.recipes.machine.AccelerateEngine", lambda: joined)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert engine_here() is joined
 
 
 def test_the_exported_judge_reads_pictures(workshop: Path) -> None:
