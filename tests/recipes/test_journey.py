@@ -99,7 +99,10 @@ def test_what_the_recipes_export_becomes_a_model_that_paints(
         (run / "export").symlink_to(workshop / name)
     for name in ("base", "sr", "judge"):
         (tmp_path / "runs" / f"piccolo-{name}").symlink_to(workshop / f"piccolo-{name}")
-    assert run_command(["assemble", str(tmp_path / "runs"), "-o", str(tmp_path / "model")]) == 0
+    command = ["assemble", str(tmp_path / "runs"), "-o", str(tmp_path / "model")]
+    assert run_command(command) == 0
+    assert run_command(command) == 0  # a model that is there already is replaced
+    assert not list(tmp_path.glob(".*"))
     painter = load(tmp_path / "model", dtype="float32")
     pictures = painter.paint(["a pizza to the left of a cat"], seeds=[1], steps=2)
     assert pictures[0].size == (128, 128)

@@ -6,6 +6,7 @@ from bottega.pipelines.cascade import StageEntry as StageEntry
 from bottega.pipelines.cascade import assemble as assemble
 from bottega.pipelines.cascade import find_model as find_model
 from bottega.pipelines.cascade import load_denoiser as load_denoiser
+from bottega.pipelines.cascade import load_stages as load_stages
 from bottega.pipelines.cascade import read_manifest as read_manifest
 from bottega.pipelines.cascade import save_denoiser as save_denoiser
 from bottega.pipelines.output import check_writable as check_writable
@@ -39,6 +40,7 @@ __all__ = [
     "find_model",
     "load",
     "load_denoiser",
+    "load_stages",
     "open_picture",
     "paint_again",
     "read_manifest",

@@ -1,0 +1,60 @@
+"""Gathering runs into a model replaces models only, and leaves nothing behind when it is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bottega.cli.main import run as run_command
+
+RUNS = ("piccolo-t5", "piccolo-clip", "piccolo-base", "piccolo-sr", "piccolo-judge")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Finished runs whose exports hold nothing of use."""
+    for name in RUNS:
+        (tmp_path / "runs" / name / "export").mkdir(parents=True)
+        (tmp_path / "runs" / name / "export" / "note.txt").write_text(name)
+    return tmp_path / "runs"
+
+
+def refused(capsys, runs: Path, target: Path, words: str) -> None:
+    before = sorted(target.parent.rglob("*"))
+    code = run_command(["assemble", str(runs), "-o", str(target)])
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert words in said.err and said.err.count("\n") == 1
+    assert sorted(target.parent.rglob("*")) == before
+
+
+def test_runs_that_are_not_there_are_named(capsys, tmp_path: Path):
+    refused(capsys, tmp_path / "gone", tmp_path / "model", "lacks finished runs of piccolo-t5")
+    (tmp_path / "piccolo-t5").write_text("no folder")
+    refused(capsys, tmp_path, tmp_path / "model", "lacks finished runs of piccolo-t5")
+
+
+def test_a_folder_of_other_things_is_left_alone(capsys, runs: Path, tmp_path: Path):
+    mine = tmp_path / "mine" / "base" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    refused(capsys, runs, tmp_path / "mine", "is no model, but holds base")
+    assert mine.read_text() == "years of work"
+    refused(capsys, runs, mine, "it is a file")
+
+
+def test_what_does_not_fit_leaves_the_old_model_in_place(capsys, runs: Path, tmp_path: Path):
+    refused(capsys, runs, tmp_path / "new", "is not a checkpoint")
+    old = tmp_path / "old"
+    (old / "base").mkdir(parents=True)
+    stage = {"name": "base", "folder": "base", "size": 32}
+    manifest = {"kind": "cascade", "name": "old", "stages": [stage], "encoders": {}}
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    refused(capsys, runs, old, "is not a checkpoint")
+    (old / "manifest.json").write_text("{")
+    refused(capsys, runs, old, "is damaged")
+
+
+def test_a_place_that_cannot_be_written_is_one_line(capsys, runs: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    refused(capsys, runs, tmp_path / "file" / "model", "cannot write the model")
