@@ -55,6 +55,22 @@ def test_interrupts_are_130(monkeypatch, capsys, error):
     assert capsys.readouterr().err == "bottega: stopped\n"
 
 
+def test_a_full_disk_is_one_line(monkeypatch, capsys):
+    def fail(**_):
+        raise OSError(28, "No space left on device", "there.json")
+
+    monkeypatch.setattr(main, "app", fail)
+    assert main.run([]) == 2
+    assert capsys.readouterr().err == "bottega: there.json: No space left on device\n"
+
+
+def test_what_a_file_says_cannot_steer_the_terminal_nor_fill_it(capsys):
+    main.complain("\x1b[31mred\x07 and a café")
+    assert capsys.readouterr().err == "bottega: \\x1b[31mred\\x07 and a café\n"
+    main.complain("long " * 10_000)
+    assert len(capsys.readouterr().err) < 2100
+
+
 def test_warnings_are_one_line(monkeypatch, capsys):
     def warn(**_):
         with warnings.catch_warnings():

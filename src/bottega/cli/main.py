@@ -21,6 +21,8 @@ from bottega.errors import BottegaError
 STOPPED = 130
 """The exit code of a command that the user interrupted."""
 
+_LONGEST = 2000
+
 app = typer.Typer(
     name="bottega",
     help="Train, branch, paint with and measure text-to-image diffusion models made of experts.",
@@ -66,6 +68,10 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         complain("stopped")
         return STOPPED
+    except OSError as error:  # a full disk, a folder that may not be read
+        place = "" if error.filename is None else f"{error.filename}: "
+        complain(f"{place}{error.strerror or error}")
+        return 2
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer has carried click inside since 0.26
             raise
@@ -74,8 +80,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def complain(message: str) -> None:
-    """Say one line on stderr."""
-    typer.echo(f"bottega: {' '.join(message.split())}", err=True)
+    """Say one line on stderr; what a file brought along cannot steer the terminal, nor fill it."""
+    line = " ".join(message.split())
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line[:_LONGEST])
+    typer.echo(f"bottega: {plain}{' ...' if len(line) > _LONGEST else ''}", err=True)
 
 
 def _refuse_usage(error: Any) -> int:
