@@ -21,9 +21,12 @@ from bottega.training import (
     Hook,
     JournalHook,
     Loss,
+    StepReport,
     TrainConfig,
     fit,
 )
+from bottega.training.finite import FiniteGuard
+from bottega.training.limits import StopHook
 
 CONFIG = TrainConfig(
     total_images=160,
@@ -78,6 +81,25 @@ def test_a_run_that_crashed_and_resumed_ends_with_the_same_bits(tmp_path, precis
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(a, b)
     assert resumed.network.calls == whole.network.calls
+
+
+def test_layers_with_chance_in_them_resume_to_the_bit_and_spare_the_callers_randomness(tmp_path):
+    class Forgetful(ToyNetwork):
+        def forward(self, x):
+            return super().forward(nn.functional.dropout(x, 0.5, training=self.training))
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    network, other = Forgetful(), Forgetful()
+    torch.set_rng_state(before)
+    whole = train(tmp_path / "whole", network=network)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "crashed", network=other, hooks=[StopAt(64, crash)])
+    torch.manual_seed(3)
+    assert train(tmp_path / "crashed", network=Forgetful(), resume=True).digest() == whole.digest()
+    assert whole.digest() != train(tmp_path / "plain").digest()
 
 
 def test_the_average_is_part_of_what_is_restored_and_of_the_digest(tmp_path):
@@ -225,6 +247,24 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_move(tmp
         assert torch.equal(parameter, value)
 
 
+def test_a_gradient_of_good_losses_blames_no_picture_and_each_process_has_its_own_list(tmp_path):
+    report = StepReport(
+        images_seen=16,
+        loss=torch.tensor(0.5),
+        grad_norm=torch.tensor(float("inf")),
+        learning_rate=0.1,
+        per_image=torch.tensor([0.5, 0.5]),
+        sigma=None,
+        metrics={},
+        captions=("a", "b"),
+        indices=(0, 1),
+    )
+    with pytest.raises(TrainingError, match=r"though each picture's own loss was\. All") as caught:
+        FiniteGuard(RunDir(tmp_path), rank=1).watch(report)
+    assert "index 0" not in str(caught.value)
+    assert (tmp_path / "failure-images-000000016-rank1.json").is_file()
+
+
 def test_two_runs_cannot_train_in_one_folder(tmp_path):
     with RunDir(tmp_path).locked(), pytest.raises(InputError, match="in use by process"):
         train(tmp_path)
@@ -264,6 +304,22 @@ def test_a_run_may_live_in_a_thread_where_signals_cannot_be_caught(tmp_path):
     thread.start()
     thread.join()
     assert states[0].finished
+
+
+def test_a_limit_stops_a_run_in_a_thread_too_which_can_be_resumed(tmp_path):
+    states = []
+    limit = StopHook(images=64)
+    thread = threading.Thread(target=lambda: states.append(train(tmp_path, hooks=[limit])))
+    thread.start()
+    thread.join()
+    assert (states[0].images_seen, states[0].stopped_by) == (64, "its limit")
+    assert train(tmp_path, resume=True).digest() == train(tmp_path / "whole").digest()
+
+
+@pytest.mark.parametrize("options", [{"images": 0}, {"seconds": 0}, {"seconds": float("nan")}])
+def test_limits_without_sense_are_refused(options):
+    with pytest.raises(ConfigError):
+        StopHook(**options)
 
 
 def test_the_learning_rate_of_every_step_is_the_schedules(tmp_path):

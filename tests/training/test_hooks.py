@@ -61,12 +61,15 @@ class Note(Hook):
     def end(self, state):
         self.said.append(("end", state.images_seen))
 
+    def close(self):
+        self.said.append("close")
+
 
 def test_hooks_fire_when_their_distance_is_passed_and_at_the_end(tmp_path):
     note = Note(every_images=40)  # no multiple of the batch: it fires at the first step past each
     train(tmp_path, [note])
     fired = [("fire", n) for n in (48, 80, 128, 160)]
-    assert note.said == [("begin", 0), *fired, ("end", 160)]
+    assert note.said == [("begin", 0), *fired, ("end", 160), "close"]
     with pytest.raises(ConfigError, match="every_images must be at least 1"):
         Note(every_images=0)
 
@@ -188,6 +191,22 @@ def test_on_a_terminal_progress_is_a_live_bar_with_absolute_counts(tmp_path):
     assert "64/64 images" in text.getvalue()
     assert "resuming at 64 images" in text.getvalue()
     assert "96/96 images" in text.getvalue()
+
+
+def test_whatever_ends_a_run_what_hooks_opened_is_closed(tmp_path):
+    class Crash(Hook):
+        def fire(self, state):
+            raise KeyboardInterrupt
+
+    text = io.StringIO()
+    display = ProgressHook(console=Console(file=text, force_terminal=True, width=160))
+    curves = TensorBoardHook(every_images=16)
+    note = Note(every_images=160)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, [display, curves, note, Crash(every_images=32)])
+    assert note.said == [("begin", 0), "close"]
+    assert text.getvalue().rindex("\x1b[?25h") > text.getvalue().rindex("\x1b[?25l")  # cursor shown
+    assert curves._writer is None
 
 
 def test_progress_says_what_stopped_the_run_and_what_was_passed_over(tmp_path):

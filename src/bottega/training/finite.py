@@ -21,9 +21,10 @@ class FiniteGuard:
     have arrived anyway, and always before anything is saved: the checkpoints on disk never hold what is not finite.
     """
 
-    def __init__(self, run: RunDir) -> None:
-        """Write what went wrong into ``run``."""
+    def __init__(self, run: RunDir, *, rank: int = 0) -> None:
+        """Write what went wrong into ``run``; every process of several has a file of its own."""
         self._run = run
+        self._suffix = "" if rank == 0 else f"-rank{rank}"
         self._pending: tuple[StepReport, torch.Tensor] | None = None
 
     def watch(self, report: StepReport) -> None:
@@ -58,13 +59,15 @@ class FiniteGuard:
             "pictures": [{**asdict(row), "loss": str(row.loss)} for row in rows],
         }
         path = self._run.write_text(
-            f"failure-images-{report.images_seen:09d}.json", json.dumps(facts, indent=2) + "\n"
+            f"failure-images-{report.images_seen:09d}{self._suffix}.json",
+            json.dumps(facts, indent=2) + "\n",
         )
         what = "loss" if not math.isfinite(loss) else "gradient"
         named = "; ".join(_name(row) for row in guilty[:_SHOWN])
+        where = f"on: {named}" if guilty else "though each picture's own loss was"
         return (
             f"the {what} was not finite at images_seen {report.images_seen} (loss {loss:g}, gradient length "
-            f"{grad_norm:g}), on: {named}. All of the step's pictures are listed in {path}. The last checkpoint is "
+            f"{grad_norm:g}), {where}. All of the step's pictures are listed in {path}. The last checkpoint is "
             "intact: resume with a lower learning_rate or a smaller clip_norm"
         )
 

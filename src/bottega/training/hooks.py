@@ -14,7 +14,8 @@ from bottega.training.state import StepReport, TrainState, save_state
 class Hook:
     """Something that happens every so many images; also at the end and where a run is stopped.
 
-    `observe` sees every step and must be cheap. `fire` is called when ``every_images`` have passed.
+    `observe` sees every step and must be cheap. `fire` is called when ``every_images`` have passed. `close` is called
+    however the run ends, by an error too.
     """
 
     def __init__(self, *, every_images: int) -> None:
@@ -34,6 +35,9 @@ class Hook:
 
     def end(self, state: TrainState) -> None:
         """Finish, after the last step."""
+
+    def close(self) -> None:
+        """Let go of what `begin` opened."""
 
 
 class CheckpointHook(Hook):
@@ -123,7 +127,7 @@ class TensorBoardHook(Hook):
             self._writer.add_scalar(name, value, state.images_seen)
         self._writer.flush()
 
-    def end(self, state: TrainState) -> None:
+    def close(self) -> None:
         """Close the event file."""
         if self._writer is not None:
             self._writer.close()

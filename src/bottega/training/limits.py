@@ -9,7 +9,10 @@ from bottega.training.state import StepReport, TrainState
 
 
 class StopHook(Hook):
-    """Asks a run to stop as SIGTERM would: it saves its state, and can be resumed."""
+    """Asks a run to stop as SIGTERM would: it saves its state, and can be resumed.
+
+    Of several processes one may reach its time first; the signal lets the loop bring them to agree on a step.
+    """
 
     def __init__(self, *, images: int | None = None, seconds: int | float | None = None) -> None:
         """Stop once ``images`` have been seen in all, or ``seconds`` have passed since the run began or resumed."""
@@ -32,7 +35,10 @@ class StopHook(Hook):
         """Ask once, when it is time."""
         if not self._asked and self._is_time(report.images_seen):
             self._asked = True
-            signal.raise_signal(signal.SIGTERM)
+            if state.engine.world_size == 1:  # also where signals cannot be caught, as in a thread
+                state.stopped_by = "its limit"
+            else:
+                signal.raise_signal(signal.SIGTERM)
 
     def _is_time(self, images_seen: int) -> bool:
         if self._images is not None and images_seen >= self._images:

@@ -63,14 +63,18 @@ class ProgressHook(Hook):
         if state.engine.rank != 0:
             return
         self._report(state)
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self.close()
         if state.stopped_by is not None and self._console is not None:
             self._console.print(
                 f"stopped by {state.stopped_by} at {state.images_seen:,} images; resume to go on",
                 highlight=False,
             )
+
+    def close(self) -> None:
+        """Take the display down, so that an error leaves the terminal as it was."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
 
     @property
     def _period(self) -> float:

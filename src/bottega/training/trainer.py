@@ -1,14 +1,15 @@
 """The training loop: draw a batch, ask the objective, move the weights, run the hooks that are due.
 
-Progress is counted in images. Every random draw is a function of (seed, rank, images_seen), and the order of examples
-of the position, so a run that was killed and resumed ends with the same bits as one that never stopped.
+Progress is counted in images. Every random draw, those of dropout layers too, is a function of (seed, rank,
+images_seen), and the order of examples of the position, so a run that was killed and resumed ends with the same bits as
+one that never stopped.
 """
 
 import dataclasses
 import signal
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -78,7 +79,12 @@ def fit(
     """
     engine = LocalEngine() if engine is None else engine
     microbatch = config.microbatch_for(engine.world_size)
-    with run.locked() if engine.rank == 0 else _nothing(), _stop_signals() as stop:
+    with (
+        run.locked() if engine.rank == 0 else _nothing(),
+        _stop_signals() as stop,
+        _randomness_of_its_own(engine.device),
+        ExitStack() as opened,
+    ):
         state = new_state(network, config, run, engine, about_json(about))
         _start(state, resume=resume)
         if config.compile:
@@ -94,10 +100,11 @@ def fit(
             prefetch=config.prefetch,
         )
         every_hook = _with_checkpoints(hooks, config)
-        guard = FiniteGuard(run)
+        guard = FiniteGuard(run, rank=engine.rank)
         network.train()
         with loader:
             for hook in every_hook:
+                opened.callback(hook.close)
                 hook.begin(state)
             while not state.finished and state.stopped_by is None:
                 before = state.images_seen
@@ -124,6 +131,8 @@ def _step(
     config, engine, masters = state.config, state.engine, state.masters
     count = config.batch_size // engine.world_size // microbatch
     generator = seeding.generator(config.seed, "train", engine.rank, state.images_seen)
+    # What the objective draws comes from its generator; layers such as dropout know only the global ones.
+    torch.manual_seed(seeding.derive(config.seed, "layers", engine.rank, state.images_seen))
     masters.clear_gradients()
     batches: list[Batch] = []
     losses: list[Loss] = []
@@ -250,6 +259,13 @@ def _stop_signals() -> Generator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _randomness_of_its_own(device: torch.device) -> Generator[None]:
+    """Leave the global random state of a caller as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
 @contextmanager
