@@ -96,6 +96,15 @@ def test_a_picture_that_claims_too_many_pixels_is_refused_unopened(tmp_path: Pat
     assert source.num_examples == 1
 
 
+def test_postscript_in_the_clothes_of_a_picture_is_not_run(tmp_path: Path):
+    save(tmp_path, "good.png", "fine")
+    (tmp_path / "bad.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nquit\n%%EOF\n"
+    )
+    (tmp_path / "bad.txt").write_text("a picture")
+    assert reasons(FolderSource(tmp_path, 8))["bad.png"] == "not a picture, by its contents"
+
+
 def test_damage_is_met_later_when_only_headers_are_checked(tmp_path: Path):
     path = save(tmp_path, "cut.png", "cut")
     path.write_bytes(path.read_bytes()[:-30])

@@ -110,9 +110,9 @@ def load_tokenizer(folder: str) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     # tokenizer.json says everything; only where it is missing must a class convert older files.
-    fast = (Path(folder) / "tokenizer.json").is_file()
-    loader = PreTrainedTokenizerFast if fast else AutoTokenizer
-    return loader.from_pretrained(folder, local_files_only=True)
+    if (Path(folder) / "tokenizer.json").is_file():
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _special_tokens(kind: str, config: TokenizerConfig) -> list[str]:

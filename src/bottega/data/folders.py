@@ -23,6 +23,8 @@ ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", "
 """Endings of files that are taken for pictures."""
 MAX_PIXELS = 64_000_000
 """Pictures that claim more pixels than this are refused before anything is unpacked."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""What a picture may be by its contents. Pillow would read more, and start Ghostscript for PostScript."""
 _METADATA = "metadata.jsonl"
 
 
@@ -226,7 +228,7 @@ def _fault(path: Path, decode: bool, max_pixels: int) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     return bomb
@@ -243,7 +245,7 @@ def _fault(path: Path, decode: bool, max_pixels: int) -> str | None:
 def _fitted(path: Path, size: int) -> UInt8[ndarray, "height width 3"]:
     from PIL import Image, ImageOps
 
-    with Image.open(path) as opened:
+    with Image.open(path, formats=FORMATS) as opened:
         opened.draft("RGB", (2 * size, 2 * size))
         upright = ImageOps.exif_transpose(opened)
         image = Image.new("RGB", upright.size, "white")
@@ -267,4 +269,12 @@ def _words(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-__all__ = ["ENDINGS", "MAX_PIXELS", "FolderExample", "FolderReport", "FolderSource", "Rejected"]
+__all__ = [
+    "ENDINGS",
+    "FORMATS",
+    "MAX_PIXELS",
+    "FolderExample",
+    "FolderReport",
+    "FolderSource",
+    "Rejected",
+]
