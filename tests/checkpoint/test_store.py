@@ -143,11 +143,19 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path):
         load_manifest(tmp_path)
 
 
+WHOLE = '{"format_version": 1, "kind": "x", "images_seen": 0, "bottega": "0", "parent": null, "digests": {}}'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"format_version": 1,', "is damaged"),
         ("[]", "expected an object, got list"),
+        ("[" * 100_000, "is damaged"),
+        ('{"images_seen": ' + "1" * 5000 + "}", "is damaged"),
+        ('{"config": NaN}', "NaN is no JSON number"),
+        (WHOLE.replace("{}", '{"a.safetensors": 3}'), "a digest is not a str"),
+        (WHOLE.replace("null", "[]"), "parent is not str"),
         ("{}", "format_version is missing or not int"),
         ('{"format_version": 1}', "kind is missing or not str"),
         ('{"format_version": 9}', "has format 9, this version reads up to 1; upgrade bottega"),

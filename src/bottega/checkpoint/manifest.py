@@ -21,6 +21,7 @@ _FIELDS = {
     "digests": dict,
     "bottega": str,
 }
+_OPTIONAL_FIELDS = {"parent": str, "extra": dict}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,8 @@ def load_manifest(folder: Path | str) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     try:
-        loaded: Any = json.loads(text)
-    except json.JSONDecodeError as error:
+        loaded: Any = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} is damaged: expected an object, got {type(loaded).__name__}")
@@ -104,6 +105,10 @@ def load_manifest(folder: Path | str) -> Manifest:
     )
 
 
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
 def _check(facts: dict[str, Any], path: Path) -> None:
     version = facts.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -113,6 +118,11 @@ def _check(facts: dict[str, Any], path: Path) -> None:
     for name, kind in _FIELDS.items():
         if not isinstance(facts.get(name), kind):
             raise CheckpointError(f"{path} is damaged: {name} is missing or not {kind.__name__}")
+    for name, kind in _OPTIONAL_FIELDS.items():
+        if facts.get(name) is not None and not isinstance(facts[name], kind):
+            raise CheckpointError(f"{path} is damaged: {name} is not {kind.__name__}")
+    if not all(isinstance(digest, str) for digest in facts["digests"].values()):
+        raise CheckpointError(f"{path} is damaged: a digest is not a str")
 
 
 __all__ = ["FORMAT_VERSION", "MANIFEST_NAME", "Manifest", "load_manifest"]
