@@ -153,6 +153,32 @@ def test_digests_follow_weights_and_settings(t5_folder, clip_folder, tmp_path):
     weights[-5] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
     assert load_t5(copy).digest != first.digest
+    for load, folder in ((load_t5, t5_folder), (load_clip_image, clip_folder)):
+        encoder = load(folder)
+        exact = encoder.digest
+        rounded = encoder.to(dtype=torch.bfloat16).digest
+        assert rounded == load(folder, dtype=torch.bfloat16).digest != exact
+        assert encoder.to(dtype=torch.float32).digest == exact
+
+
+def test_what_encoders_say_can_be_trained_on(encoders):
+    streams = encoders.condition(["a cat"], pictures=[torch.zeros(3, 16, 16)]).streams
+    for stream in streams.values():
+        layer = torch.nn.Linear(stream.tokens.shape[2], 1)
+        layer(stream.tokens).sum().backward()  # refused for tensors made in inference mode
+        assert layer.weight.grad is not None
+        assert not stream.tokens.requires_grad
+
+
+def test_pickled_weights_are_refused(t5_folder, tmp_path):
+    from safetensors.torch import load_file
+
+    copy = tmp_path / "t5"
+    shutil.copytree(t5_folder, copy)
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="cannot be read as a T5EncoderModel"):
+        load_t5(copy)
 
 
 def test_moving_an_encoder_changes_what_it_computes_in_and_not_what_it_returns(t5_folder):

@@ -79,8 +79,9 @@ class TextEncoder(ABC):
 
     @cached_property
     def digest(self) -> str:
-        """A fingerprint of weights, tokenizer and settings; embeddings of equal digests are interchangeable."""
-        return folder_digest(self._folder, f"{self.name}:{self.max_tokens}:{self._settings}")
+        """A fingerprint of weights, tokenizer, settings and precision; equal ones say the same, up to rounding."""
+        settings = f"{self.name}:{self.max_tokens}:{self._settings}{_precision(self.model)}"
+        return folder_digest(self._folder, settings)
 
     @abstractmethod
     def features(
@@ -106,7 +107,7 @@ class TextEncoder(ABC):
             )
         return TokenizedText(ids=ids, mask=mask, offsets=tuple(offsets), truncated=tuple(truncated))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: a network may train on what is said here
     def encode(self, texts: Sequence[str], *, rows: int = 1) -> EncodedText:
         """Encode texts; blank ones give an empty stream: every token masked, features zero.
 
@@ -145,6 +146,7 @@ class TextEncoder(ABC):
     ) -> "TextEncoder":
         """Move the model, and return the encoder."""
         self.model.to(device=device, dtype=dtype)
+        self.__dict__.pop("digest", None)  # precision is part of it
         return self
 
 
@@ -225,10 +227,10 @@ class ImageEncoder:
 
     @cached_property
     def digest(self) -> str:
-        """A fingerprint of weights and settings."""
-        return folder_digest(self._folder, self.name)
+        """A fingerprint of weights, settings and precision."""
+        return folder_digest(self._folder, f"{self.name}{_precision(self.model)}")
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: a network may train on what is said here
     def encode(self, images: Images, *, rows: int = 1) -> Stream:
         """Encode pictures in [-1, 1] of any size.
 
@@ -261,6 +263,7 @@ class ImageEncoder:
     ) -> "ImageEncoder":
         """Move the model, and return the encoder."""
         self.model.to(device=device, dtype=dtype)
+        self.__dict__.pop("digest", None)  # precision is part of it
         return self
 
 
@@ -328,6 +331,12 @@ def unit_rms(vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch widt
     """Scale each vector to a root mean square of one."""
     vectors = vectors.float()
     return vectors * torch.rsqrt(vectors.square().mean(dim=1, keepdim=True) + 1e-12)
+
+
+def _precision(model: Any) -> str:
+    """What a digest adds when a model does not compute in float32."""
+    dtype = next(model.parameters()).dtype
+    return "" if dtype == torch.float32 else f":{str(dtype).removeprefix('torch.')}"
 
 
 def _tokenizer(folder: Path) -> Any:

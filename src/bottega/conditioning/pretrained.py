@@ -36,7 +36,11 @@ def load_frozen(model_class: Any, folder: Path, *, dtype: torch.dtype) -> Any:
     try:
         with quiet():
             model, report = model_class.from_pretrained(
-                str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+                str(folder),
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,  # never a pickle, which the digest would not cover either
+                output_loading_info=True,
             )
     except (
         Exception
