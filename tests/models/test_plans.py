@@ -75,6 +75,10 @@ def test_piccolo_fits_a_laptop():
 def test_a_size_the_levels_do_not_divide_is_refused():
     with pytest.raises(ConfigError, match="size must be a positive multiple of 8, got 30"):
         describe(PLANS["piccolo_base"](), 30)
+    enlarging = PLANS["piccolo_sr"]()  # four pixels folded and three levels: 16; enlarged by 4
+    assert describe(enlarging, 16).size == 16
+    with pytest.raises(ConfigError, match="size must be a positive multiple of 16, got 24"):
+        describe(enlarging, 24)
 
 
 def test_plans_are_named_as_they_are_called():

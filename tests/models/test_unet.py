@@ -345,6 +345,10 @@ PARTS = [
     (lambda: Transformer(depth=0), "attention.depth"),
     (lambda: Sinusoid(lowest=2.0, highest=1.0), "0 < lowest < highest"),
     (lambda: StreamPlan(name="t5", width=0), "streams.t5.width"),
+    (
+        lambda: StreamPlan(name="t5", width=24, pool=AttentionPool(head_width=16)),
+        "streams.t5.pool.head_width 16 must divide 24",
+    ),
 ]
 
 

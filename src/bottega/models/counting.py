@@ -3,6 +3,7 @@
 Everything is counted on the meta device, so that a network of billions of parameters is described in seconds.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -119,10 +120,10 @@ def describe(
         tokens: How many tokens each stream has; eDiff-I's lengths by default.
 
     Raises:
-        ConfigError: When ``size`` is not a multiple of the plan's downsampling.
+        ConfigError: When ``size`` is not a multiple of the plan's downsampling, and of its enlargement.
     """
-    step = config.downsampling * (1 if config.low_res is None else config.low_res.scale)
-    if size <= 0 or size % config.downsampling or (config.low_res and size % config.low_res.scale):
+    step = math.lcm(config.downsampling, 1 if config.low_res is None else config.low_res.scale)
+    if size <= 0 or size % step:
         raise ConfigError(f"size must be a positive multiple of {step}, got {size}")
     with torch.device("meta"):
         network = UNet(config)

@@ -226,6 +226,12 @@ class StreamPlan:
 
     def __post_init__(self) -> None:
         _require(self.width > 0, f"streams.{self.name}.width must be positive, got {self.width}")
+        if isinstance(self.pool, AttentionPool):
+            head_width = self.pool.head_width
+            _require(
+                head_width > 0 and self.width % head_width == 0,
+                f"streams.{self.name}.pool.head_width {head_width} must divide {self.width}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
