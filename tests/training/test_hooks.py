@@ -131,8 +131,14 @@ def test_a_resumed_journal_says_nothing_twice(tmp_path):
         train(tmp_path, [JournalHook(every_images=16), Crash(every_images=112)])
     train(tmp_path, [JournalHook(every_images=16)], resume=True)
     records = Journal(tmp_path / "journal.jsonl").read()
-    assert [r["images_seen"] for r in records if r["event"] == "train"] == list(range(16, 161, 16))
+    trained = [r for r in records if r["event"] == "train"]
+    assert [r["images_seen"] for r in trained] == list(range(16, 161, 16))
     assert [r["images_seen"] for r in records if r["event"] == "start"] == [0, 64]
+    train(tmp_path / "whole", [JournalHook(every_images=16)])
+    whole = [r for r in Journal(tmp_path / "whole" / "journal.jsonl").read() if "loss_ema" in r]
+    for found, expected in zip(trained, whole, strict=True):
+        assert found["loss"] == expected["loss"]
+        assert found["loss_ema"] == pytest.approx(expected["loss_ema"], rel=1e-5)
 
 
 def test_tensorboard_gets_the_same_curves_over_images(tmp_path):

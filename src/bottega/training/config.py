@@ -40,7 +40,8 @@ class TrainConfig:
 
     ``batch_size`` is over all processes. ``microbatch`` is how many images one process takes at once; gradients of
     several are added in float32. ``precision`` "bf16" keeps the network in bfloat16 and the optimiser's copy of it in
-    float32. ``checkpoint_images`` is the distance between checkpoints.
+    float32. ``checkpoint_images`` is the distance between checkpoints. ``compile`` hands the network's calls to
+    ``torch.compile``; ``prefetch`` is how many microbatches are drawn ahead.
     """
 
     total_images: int

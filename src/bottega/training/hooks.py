@@ -65,13 +65,14 @@ class JournalHook(Hook):
         self._meter = Meter()
 
     def begin(self, state: TrainState) -> None:
-        """Start the clock, and note what was passed over on the way here."""
-        self._meter = Meter()
+        """Start the clock, go on with the running loss, and note what was passed over on the way here."""
+        journal = Journal(state.run.journal)
+        self._meter = Meter(loss_ema=_last_loss_ema(journal))
         if state.engine.rank == 0:
             record: dict[str, Any] = {"event": "start", "images_seen": state.images_seen}
             if state.warnings:
                 record["warnings"] = list(state.warnings)
-            Journal(state.run.journal).append(record)
+            journal.append(record)
 
     def observe(self, state: TrainState, report: StepReport) -> None:
         """Collect the step's numbers."""
@@ -152,6 +153,12 @@ class PreviewHook(Hook):
             finally:
                 state.network.train()
         state.engine.wait()
+
+
+def _last_loss_ema(journal: Journal) -> float | None:
+    """The running loss of the newest record that has one."""
+    values = [record["loss_ema"] for record in journal.read() if "loss_ema" in record]
+    return values[-1] if values else None
 
 
 def _curves(summary: Summary) -> dict[str, float]:

@@ -54,10 +54,10 @@ class Summary:
 class Meter:
     """Collects step reports; `take` turns them into one summary and starts again."""
 
-    def __init__(self) -> None:
-        """Start the clock."""
+    def __init__(self, *, loss_ema: float | None = None) -> None:
+        """Start the clock; the running loss goes on from ``loss_ema`` where there is one."""
         self._reports: list[StepReport] = []
-        self._loss_ema: float | None = None
+        self._loss_ema = loss_ema
         self._since: float = time.perf_counter()
         self._images: int | None = None
 
