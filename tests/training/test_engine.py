@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from toy import ToyNetwork, ToySource, reconstruct
 
 from bottega.checkpoint import load_tensors
-from bottega.training import AccelerateEngine, Engine, LocalEngine
+from bottega.rundir import RunDir
+from bottega.training import AccelerateEngine, Engine, LocalEngine, Loss, TrainConfig, fit
 from bottega.training.engine import _buckets
 
 TOY = Path(__file__).with_name("toy.py")
@@ -47,6 +49,40 @@ def test_buckets_hold_every_tensor_once_in_order():
     assert [t.numel() for bucket in buckets for t in bucket] == [t.numel() for t in tensors]
     assert [len(bucket) for bucket in buckets] == [1, 2, 1, 1]
     assert _buckets([]) == []
+
+
+class OneOfTwo(LocalEngine):
+    """One of two processes, which only notes what it is asked to average."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank, self.world_size = rank, 2
+        self.averaged: list[list[torch.Size]] = []
+
+    def average(self, tensors) -> None:
+        self.averaged.append([tensor.shape for tensor in tensors])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_processes_average_the_same_list_even_where_one_left_a_layer_out(tmp_path, precision):
+    def half(network, batch, generator):
+        hidden = network.first(batch.clean().to(network.first.weight.dtype)).float()
+        return Loss(total=hidden.square().mean())
+
+    config = TrainConfig(total_images=16, batch_size=16, precision=precision)
+    engines = []
+    for rank, objective in enumerate((reconstruct, half)):
+        engines.append(OneOfTwo(rank))
+        fit(
+            ToyNetwork(),
+            objective,
+            ToySource(),
+            config,
+            RunDir(tmp_path / str(rank)),
+            engine=engines[rank],
+        )
+    assert len(engines[0].averaged[0]) == 4
+    assert engines[0].averaged == engines[1].averaged
 
 
 def free_port() -> int:

@@ -76,8 +76,12 @@ class Masters:
         if more[0]:
             add_each(more[0], more[1])
 
-    def gradients(self) -> list[Tensor]:
-        """The gradients collected so far; a parameter that took no part has none."""
+    def gradients(self, *, of_all: bool = False) -> list[Tensor]:
+        """The gradients collected so far; a parameter that took no part has none, or zeros where ``of_all`` asks."""
+        if of_all:
+            for master in self.tensors:
+                if master.grad is None:
+                    master.grad = torch.zeros_like(master, requires_grad=False)
         return [t.grad for t in self.tensors if t.grad is not None]
 
     @torch.no_grad()

@@ -152,7 +152,8 @@ def _step(
         warmup_images=config.warmup_images,
     )
     with torch.no_grad():
-        gradients = masters.gradients()
+        # A parameter may take part in one process and not in another; all must average the same list.
+        gradients = masters.gradients(of_all=engine.world_size > 1)
         engine.average(gradients)
         report = StepReport(
             images_seen=images_seen,
