@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bottega.errors import InputError
-from bottega.rundir import RunDir, write_atomically
+from bottega.rundir import RunDir, check_place, write_atomically
 
 
 def test_the_folder_is_made_and_everything_of_a_run_lies_in_it(tmp_path):
@@ -80,3 +80,22 @@ def test_the_lock_dies_with_its_process(tmp_path):
     assert done.returncode == -9
     with RunDir(tmp_path).locked():
         pass
+
+
+def test_a_place_is_known_to_be_writable_before_the_work_begins(tmp_path, monkeypatch):
+    assert check_place(tmp_path / "new.json") == tmp_path / "new.json"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("mine")
+    assert check_place(tmp_path / "file") == tmp_path / "file"
+    for place, words in {
+        tmp_path: "it is a folder",
+        tmp_path / "gone" / "x": "there is no folder",
+        tmp_path / ("x" * 300): "too long",
+        Path("/dev/null"): "no ordinary file",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            check_place(place)
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # for root, too
+    with pytest.raises(InputError, match="may only be read"):
+        check_place(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"

@@ -86,6 +86,29 @@ class RunDir:
             yield
 
 
+def check_place(path: Path | str) -> Path:
+    """Refuse a file that could not be written, before the work of filling it.
+
+    Raises:
+        InputError: For a folder, a device, a file that may only be read, or a place where no file can be made.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder")
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot write {path}: it is no ordinary file")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise InputError(f"cannot write {path}: it may only be read")
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+        with tempfile.TemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    return path
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old content or the new one, never a part."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -118,4 +141,4 @@ def _umask() -> int:
     return mask
 
 
-__all__ = ["RunDir", "sync_folder", "write_atomically"]
+__all__ = ["RunDir", "check_place", "sync_folder", "write_atomically"]

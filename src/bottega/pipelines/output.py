@@ -2,7 +2,6 @@
 
 import io
 import struct
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from bottega.errors import InputError
-from bottega.rundir import write_atomically
+from bottega.rundir import check_place, write_atomically
 from bottega.shapes import Images
 
 CHUNK = "bottega"
@@ -25,9 +24,11 @@ MAX_METADATA_BYTES = 4 << 20
 MAX_PIXELS = 64_000_000
 """Larger pictures are not opened."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is read of others' pictures. Pillow would read more, and start Ghostscript for a file that holds PostScript."""
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 100_000
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _GAP = 4
 _LETTER = 11
 _LINE = _LETTER + 2
@@ -89,16 +90,7 @@ def check_writable(path: Path | str) -> Path:
     if path.suffix.lower() != ".png":
         better = path.with_suffix(".png") if path.name else "picture.png"
         raise InputError(f"pictures are written as PNG; name the output {better}, not {path}")
-    try:
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder")
-        if not path.parent.is_dir():
-            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
-        with tempfile.TemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    return path
+    return check_place(path)
 
 
 def read_metadata(path: Path | str) -> str:
@@ -164,7 +156,8 @@ def open_picture(path: Path | str) -> Image.Image:
         raise
     except FileNotFoundError:
         raise InputError(f"cannot read {path}: there is no such file") from None
-    except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
+    # Decoders raise whatever they please on damaged files; all of it means the same here.
+    except Exception as error:
         raise InputError(f"cannot read {path} as a picture: {error}") from None
 
 
@@ -172,7 +165,7 @@ def _strictly_opened(path: Path) -> Image.Image:
     """Pillow's warning of a decompression bomb as an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
 
 
 def sheet(
@@ -225,6 +218,7 @@ def _write(page: Image.Image, caption: str, corner: tuple[int, int], width: int)
 
 __all__ = [
     "CHUNK",
+    "FORMATS",
     "MAX_METADATA_BYTES",
     "MAX_PIXELS",
     "check_writable",
