@@ -58,9 +58,13 @@ def alignment(
     from bottega.evaluation.alignment import Subject, evaluate
     from bottega.evaluation.judge import Judge
     from bottega.pipelines import load
+    from bottega.rundir import check_place
 
     if num_seeds < 1:
         raise InputError(f"--seeds must be at least 1, got {num_seeds}")
+    for place in (output, journal):
+        if place is not None and (place is output or place.parent.is_dir()):  # a journal's is made
+            check_place(place)
     painter = load(model, device=device, dtype=dtype)
     reader = Judge.load(_judge_folder(painter, judge))
     prompts = _prompts(reader.config.things, per_category, names(categories))

@@ -20,6 +20,7 @@ from bottega.evaluation.intervals import design_effect
 from bottega.evaluation.judge import Reader
 from bottega.evaluation.prompts import CATEGORIES, Prompt, real_plan
 from bottega.evaluation.report import Card, Report, Score, Share
+from bottega.rundir import write_atomically
 from bottega.shapes import Images
 
 if TYPE_CHECKING:
@@ -192,22 +193,21 @@ class _Journal:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps({"card": self._card}) + "\n", encoding="utf-8")
             return {}
-        whole = self._path.read_text(encoding="utf-8")
-        kept = whole[: whole.rfind("\n") + 1]
-        rows = [self._parse(line) for line in kept.splitlines()]
-        if not rows or rows[0].get("card") != self._card:
+        try:
+            whole = self._path.read_bytes().decode()
+            kept = whole[: whole.rfind("\n") + 1]
+            rows = [json.loads(line) for line in kept.split("\n")[:-1]]
+            card = rows[0]["card"] if rows else None
+            verdicts = {(row["prompt"], row["seed"]): dict(row["claims"]) for row in rows[1:]}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{self._path} is damaged: {error}") from None
+        if card != self._card:
             raise InputError(
                 f"{self._path} belongs to another evaluation; name another file, or remove it"
             )
         if kept != whole:
-            self._path.write_text(kept, encoding="utf-8")
-        return {(row["prompt"], row["seed"]): row["claims"] for row in rows[1:]}
-
-    def _parse(self, line: str) -> dict[str, Any]:
-        try:
-            return json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{self._path} is damaged: {error}") from None
+            write_atomically(self._path, kept.encode())
+        return verdicts
 
     def add(self, verdicts: Verdicts) -> None:
         lines = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bottega import config as configs
 from bottega.errors import InputError
 from bottega.evaluation.intervals import share_ratio, wilson
+from bottega.rundir import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,7 +113,8 @@ class Report:
         data = configs.to_json(self)
         for row, score in zip(data["scores"], self.scores, strict=True):
             row["of_ceiling"] = score.of_ceiling
-        Path(path).write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+        write_atomically(Path(path), text.encode())
 
     @staticmethod
     def load(path: Path | str) -> "Report":
