@@ -105,8 +105,43 @@ def test_metadata_can_be_left_out_and_is_then_missed(paint, bottega):
     assert "does not say how it was made" in done.err and done.err.count("\n") == 1
 
 
-def test_an_empty_prompt_paints(paint):
-    assert paint("", "-o", "a.png").code == 0
+def test_a_blank_prompt_paints_as_an_empty_one_does(paint):
+    for name, prompt in {"a.png": "", "b.png": " \n\t ", "c.png": "a cat"}.items():
+        assert paint(prompt, "-o", name).code == 0
+    a, b, c = (open_picture(f"{name}.png").tobytes() for name in "abc")
+    assert a == b != c
+
+
+def test_any_writing_can_be_a_prompt_and_comes_back_from_the_file(paint, bottega, tiny_folder):
+    prompt = "eine Katze\nüber der 🍕, كتب \0 猫"
+    assert paint(prompt, "a dog", "--grid", "-o", "a.png").code == 0
+    assert read_provenance("a.png").requests[0].prompt == prompt
+    assert bottega("replay", "a.png", "--model", tiny_folder).code == 0
+
+
+def test_files_that_may_not_be_written_are_left_alone(paint, monkeypatch):
+    Path("full.png").symlink_to("/dev/full")
+    done = paint("a", "-o", "full.png")
+    assert done.code == 2 and "no ordinary file" in done.err and done.err.count("\n") == 1
+    assert Path("full.png").is_symlink()
+    Path("mine.png").write_bytes(b"precious")
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # for root, too
+    done = paint("a", "-o", "mine.png")
+    assert done.code == 2 and "may only be read" in done.err and done.err.count("\n") == 1
+    assert Path("mine.png").read_bytes() == b"precious"
+
+
+def test_a_strangers_picture_names_no_folder_of_ours(paint, bottega, tiny_folder):
+    assert paint("a dog", "-o", "a.png").code == 0
+    origin = read_provenance("a.png")
+    picture = open_picture("a.png")
+    for name in ("tiny", str(tiny_folder), "\x1b[2J"):
+        picture.info["bottega"] = replace(origin, model=name).dumps()
+        save_picture(picture, "b.png")
+        done = bottega("replay", "b.png")
+        assert done.code == 2 and "does not come with bottega" in done.err
+        assert "\x1b" not in done.err
+    assert bottega("replay", "b.png", "--model", tiny_folder).out.startswith("b.png: ")
 
 
 def test_a_long_prompt_is_cut_with_one_line_per_encoder(paint):
@@ -142,6 +177,13 @@ BAD = [
     (["a", "--steps", "many"], "--steps"),
     (["a", "--guidance", "nan"], "guidance_scale must be a finite"),
     (["a", "--guidance", "inf"], "guidance_scale must be a finite"),
+    (["a", "--guidance", "-1"], "guidance_scale must be a finite"),
+    (["a", "--steps", "1000000000"], "steps must be between 1"),
+    (["a", "--set", "base.sigma_max=3e38"], "not finite"),
+    (["a", "--set", "base.guidance_interval=[0.1, 1e999]"], "guidance_interval"),
+    (["\udcff"], "not valid Unicode"),
+    (["é" * 900_000], "shorten the prompts"),
+    (["a" * 50_000, "-n", "100", "--grid"], "paint fewer on a sheet"),
     (["a", "--sampler", "huen"], "did you mean heun"),
     (["a", "--encoders", "clip_txt"], "did you mean clip_text"),
     (["a", "--device", "cudda"], "did you mean cuda"),
@@ -165,7 +207,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[" ".join(a) for a, _ in BAD])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    BAD,
+    ids=[" ".join(a)[:40].encode("ascii", "replace").decode() for a, _ in BAD],
+)
 def test_bad_input_is_one_line_and_leaves_nothing_behind(paint, arguments, words):
     done = paint(*arguments)
     assert done.code == 2

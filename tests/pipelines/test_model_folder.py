@@ -92,6 +92,8 @@ def test_missing_and_surplus_files_are_named(model):
         ({"encoders": {"t5": "../t5"}}, "does not lie inside"),
         ({"encoders": {"t5": "/etc"}}, "does not lie inside"),
         ({"files": {"../x": "0"}}, "does not lie inside"),
+        ({"encoders": {"t5": "t5\0"}}, "does not lie inside"),
+        ({"stages": [{"name": "a", "folder": "base", "size": 10**9}]}, "size must be at most"),
     ],
     ids=str,
 )

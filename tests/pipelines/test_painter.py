@@ -168,6 +168,7 @@ def test_settings_come_from_the_model_then_the_caller_then_single_overrides(pain
         ({"guidance_scale": float("nan")}, ConfigError, "guidance_scale must be a finite"),
         ({"guidance_scale": -1.0}, ConfigError, "guidance_scale must be a finite"),
         ({"guidance_interval": (3.0, 1.0)}, ConfigError, "0 <= low < high"),
+        ({"guidance_interval": (3.0, float("inf"))}, ConfigError, "both finite"),
         ({"sigma_min": 90.0}, ConfigError, "0 < sigma_min < sigma_max"),
         ({"rho": 0.0}, ConfigError, "rho must be positive"),
         ({"low_res_sigma": -0.1}, ConfigError, "low_res_sigma must be"),

@@ -64,11 +64,14 @@ def paint(
     --set changes a setting of one stage, for example --set base.sigma_max=60.
     """
     from bottega.pipelines import load, open_picture
+    from bottega.pipelines.provenance import check_describable
 
     if watch is not None:
         _check_watch(watch)
     sheet_columns = _sheet_columns(grid, columns, len(prompts), count)
     targets = _targets(output, len(prompts), count, grid)
+    if not no_metadata:
+        check_describable(prompts * count, negative, together=grid)
     reference = None if style is None else open_picture(style)
     painter = load(model, device=device, dtype=dtype)
     given = {"steps": steps, "guidance_scale": guidance, "sampler": sampler}

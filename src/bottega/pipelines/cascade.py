@@ -30,6 +30,9 @@ from bottega.rundir import write_atomically
 FORMAT_VERSION = 1
 """The newest model folder this version reads, and the one it writes."""
 
+MAX_SIZE = 8192
+"""Larger pictures than this are taken for a damaged manifest."""
+
 MANIFEST = "manifest.json"
 SHIPPED = ("piccolo",)
 """Models that come inside the package."""
@@ -61,6 +64,10 @@ class StageEntry:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ConfigError(f"stage {self.name}: size must be positive, got {self.size}")
+        if self.size > MAX_SIZE:
+            raise ConfigError(
+                f"stage {self.name}: size must be at most {MAX_SIZE}, got {self.size}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +102,7 @@ class CascadeManifest:
                 raise ConfigError(f"encoder {kind!r} is not known{nearest(kind, _ENCODER_KINDS)}")
         for inner in (*self.folders, *self.files):
             path = PurePosixPath(inner)
-            if path.is_absolute() or ".." in path.parts or not path.parts:
+            if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in inner:
                 raise ConfigError(f"{inner!r} does not lie inside the model folder")
 
     @property

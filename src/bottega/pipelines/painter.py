@@ -306,6 +306,7 @@ class Painter:
             for number, step in enumerate(walk, start=1):
                 done = number == chosen.steps
                 if done:
+                    _check_finite(step.x, stage.name)
                     painted[stage.name] = step.x.clamp(-1, 1)
                 yield PaintStep(
                     indices=(),
@@ -316,6 +317,14 @@ class Painter:
                     denoised=step.denoised,
                     pictures=tuple(to_pictures(painted[stage.name])) if done and is_last else (),
                 )
+
+
+def _check_finite(images: Images, stage: str) -> None:
+    if not bool(images.isfinite().all()):
+        raise InputError(
+            f"stage {stage} painted values that are not finite; settings nearer to the model's own avoid that "
+            "(a lower guidance_scale, a lower sigma_max, or dtype float32)"
+        )
 
 
 def load(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bottega.config import from_json, to_json
 from bottega.errors import ConfigError, InputError
-from bottega.pipelines.output import CHUNK, read_metadata, sheet
+from bottega.pipelines.output import CHUNK, MAX_METADATA_BYTES, read_metadata, sheet
 from bottega.pipelines.stage import StageSettings
 
 FORMAT_VERSION = 1
@@ -21,6 +21,8 @@ RNG_SCHEME = 1
 MAX_PICTURES = 4096
 MAX_PROMPT_LETTERS = 1_000_000
 _MAX_THREADS = 4096
+_FACTS_BYTES = 100  # of a picture beside its prompts
+_FRAME_BYTES = 20_000  # of a file beside its pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,28 @@ def check_text(text: str) -> None:
         raise InputError("the prompt is not valid Unicode text") from None
 
 
+def check_describable(
+    prompts: Sequence[str], negative: str | None = None, *, together: bool = False
+) -> None:
+    """Refuse prompts whose description no file could hold, before the work of painting them.
+
+    Args:
+        prompts: One per picture.
+        negative: What all of them keep away from.
+        together: Whether they go into one file.
+
+    Raises:
+        InputError: When they are too long.
+    """
+    sizes = [len(json.dumps([text, negative])) + _FACTS_BYTES for text in prompts]
+    longest = sum(sizes) if together else max(sizes)
+    if longest + _FRAME_BYTES > MAX_METADATA_BYTES:
+        raise InputError(
+            f"what made one file would take {longest:,} bytes to say, more than {MAX_METADATA_BYTES:,}; "
+            "shorten the prompts, paint fewer on a sheet, or leave the metadata out"
+        )
+
+
 def sheet_of(
     pictures: Sequence[Image.Image], *, columns: int, captions: bool = False
 ) -> Image.Image:
@@ -187,6 +211,7 @@ __all__ = [
     "Request",
     "SheetLayout",
     "StageRecord",
+    "check_describable",
     "check_text",
     "parse_provenance",
     "read_provenance",

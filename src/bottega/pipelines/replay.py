@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from bottega.errors import InputError
+from bottega.pipelines.cascade import SHIPPED
 from bottega.pipelines.output import encode, open_picture
 from bottega.pipelines.painter import Painter, PaintStep, load
 from bottega.pipelines.provenance import Provenance, read_provenance, sheet_of
@@ -65,6 +66,10 @@ def paint_again(
     path = Path(path)
     origin = read_provenance(path)
     _check_style(path, origin, style)
+    if model is None and origin.model not in SHIPPED:  # a stranger's file names no folder of ours
+        raise InputError(
+            f"{path} was painted by {origin.model!r}, which does not come with bottega; give its folder with --model"
+        )
     machine = origin.machine
     painter = load(
         origin.model if model is None else model,

@@ -74,8 +74,10 @@ class StageSettings:
                 f"low_res_sigma must be a finite number of 0 or more, got {self.low_res_sigma}"
             )
         interval = self.guidance_interval
-        if interval is not None and not 0 <= interval[0] < interval[1]:
-            raise ConfigError(f"guidance_interval needs 0 <= low < high, got {interval}")
+        if interval is not None and not 0 <= interval[0] < interval[1] < math.inf:
+            raise ConfigError(
+                f"guidance_interval needs 0 <= low < high, both finite, got {interval}"
+            )
 
     def _make_plain(self) -> None:
         """Whole numbers where numbers are meant become floats, so that a description reads back as written."""
