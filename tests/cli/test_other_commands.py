@@ -37,7 +37,15 @@ def test_train_refuses_what_it_does_not_know(bottega):
     refused(
         bottega("train", "piccolo-judge", "--stop-after", "0", "--run", "r"), "at least 1 image"
     )
+    refused(bottega("train", "--resume"), "name the recipe")
     assert not Path("runs").exists()
+
+
+def test_a_damaged_run_folder_is_named(bottega):
+    for text in ("{", "[1]", "7"):
+        Path("config.json").write_text(text)
+        done = bottega("train", "lab", "--run", ".", "--set", "data.num_things=4")
+        refused(done, "config.json is damaged")
 
 
 def test_a_run_stops_where_it_is_told_and_goes_on(bottega):
@@ -92,6 +100,12 @@ def test_data_refuses_what_makes_no_sense(bottega):
     refused(bottega("data", "show", "--set", "splt=all"), "did you mean split")
     refused(bottega("data", "show", "--folder", "gone"), "gone")
     refused(bottega("data", "embed", "piccolo-judge"), "trains no denoiser")
+    for size in (-64, 0, 8, 4096):
+        refused(bottega("data", "show", "--size", size), "--size must be between 16 and 1024")
+    refused(bottega("data", "show", "-n", 10_000, "--size", 1024), "more than one sheet holds")
+    refused(bottega("data", "show", "--columns", 0), "--columns must be")
+    refused(bottega("data", "show", "--folder", ".", "--set", "seed=1"), "a folder has no settings")
+    assert not list(Path().iterdir())
 
 
 def test_captions_are_embedded_once(bottega, tiny_folder):
@@ -128,6 +142,10 @@ def test_show_refuses_what_it_does_not_know(bottega):
     refused(bottega("show", "adm64", "--set", "a=b"), "--set changes a recipe")
     refused(bottega("show", "adm64", "--size", "-8"), "size must be")
     refused(bottega("show", "."), "neither a model nor a checkpoint")
+    refused(bottega("show", "--set", "a=b"), "name it")
+    refused(bottega("show", "--size", "64"), "name it")
+    Path("manifest.json").write_text("[" * 100_000)
+    refused(bottega("show", "."), "neither a model nor a checkpoint")
 
 
 def test_numbers_are_short():
@@ -158,6 +176,15 @@ def test_alignment_needs_a_judge_and_known_categories(bottega, tiny_folder):
     )
 
 
+def test_alignment_refuses_a_report_it_could_not_write(bottega, tiny_folder):
+    for place in ("gone/r.json", "."):
+        done = bottega("evaluate", "alignment", "--model", tiny_folder, "-o", place)
+        refused(done, "cannot write")
+    refused(
+        bottega("evaluate", "alignment", "--model", tiny_folder, "--journal", "."), "cannot write"
+    )
+
+
 def test_alignment_is_painted_judged_and_reported(bottega, tiny_folder):
     from bottega.data.emoji_world import EmojiWorldConfig
     from bottega.evaluation.judge import Judge
@@ -177,3 +204,6 @@ def test_alignment_is_painted_judged_and_reported(bottega, tiny_folder):
     report = Report.load("r.json")
     assert {score.category for score in report.scores} >= {"single", "backgrounds"}
     assert report.card.settings["base"]["guidance_scale"] == 1
+    for text in ("[]\n", "{}\n", '{"card": 1}\n{"prompt": 0}\n', "\xff\n", "[" * 100_000 + "\n"):
+        Path("j.jsonl").write_bytes(text.encode("latin-1"))
+        refused(bottega(*arguments, "--categories", "single", "--journal", "j.jsonl"), "is damaged")

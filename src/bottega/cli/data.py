@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Look at data, and embed captions ahead of a run.", no_args_is_help=True)
 
 _CHUNK = 512
+_MAX_PIXELS = 200_000_000
 
 
 @app.command()
@@ -44,6 +45,16 @@ def show(
 
     if not 1 <= count <= 10_000:
         raise InputError(f"--count must be between 1 and 10000, got {count}")
+    if not 16 <= size <= 1024:
+        raise InputError(f"--size must be between 16 and 1024, got {size}")
+    if count * size**2 > _MAX_PIXELS:
+        raise InputError(
+            f"{count} pictures of {size} px are more than one sheet holds ({_MAX_PIXELS:,} pixels); lower -n or --size"
+        )
+    if columns < 1:
+        raise InputError(f"--columns must be at least 1, got {columns}")
+    if folder is not None and settings:
+        raise InputError("--set changes the drawn world; a folder has no settings")
     if start < 0:
         raise InputError(f"--start must be 0 or more, got {start}")
     check_writable(output)

@@ -33,6 +33,10 @@ def show(
 
     Without a target, all plans beside their papers. --set changes a setting of a recipe.
     """
+    from bottega.errors import InputError
+
+    if target is None and (size is not None or settings):
+        raise InputError("--size and --set say more of one plan or recipe; name it")
     lines = _every_plan() if target is None else _one(target, size, listed(settings))
     for line in lines:
         typer.echo(line)
@@ -139,7 +143,7 @@ def _folder(folder: Path, size: int | None) -> Iterator[str]:
 
     try:
         kind = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{folder} holds neither a model nor a checkpoint") from None
     if kind != "cascade":
         yield from _checkpoint(folder, size)

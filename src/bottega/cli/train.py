@@ -42,8 +42,11 @@ def train(
     """
     from bottega import recipes
     from bottega.config import dumps, override, parse_assignments
+    from bottega.errors import InputError
 
     if recipe is None:
+        if settings or resume or run is not None:
+            raise InputError("name the recipe to train; without one, all are listed")
         for name, build in sorted(recipes.RECIPES.items()):
             typer.echo(f"{name:16} {(build.__doc__ or '').strip().splitlines()[0]}")
         return

@@ -1,5 +1,6 @@
 """Pictures and their captions on one sheet, to look at what a model is taught."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from bottega.data.batch import Source
 from bottega.data.emoji_world.world import EmojiWorld
 from bottega.errors import InputError
+from bottega.rundir import write_atomically
 
 _MARGIN = 6
 _LETTER = 11
@@ -57,8 +59,10 @@ def contact_sheet(
         lines = textwrap.wrap(caption, width, max_lines=_LINES, placeholder=" ...")
         pen.multiline_text((left, top + size + 2), "\n".join(lines), "black", font, spacing=1)
     target = Path(path)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
     try:
-        sheet.save(target, "PNG")
+        write_atomically(target, buffer.getvalue())
     except OSError as error:
         raise InputError(
             f"the contact sheet cannot be written to {target}: {error.strerror}"

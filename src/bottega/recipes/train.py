@@ -66,6 +66,7 @@ def train(
     run = RunDir(folder)
     _check_same_recipe(config, run)
     engine = engine_here() if engine is None else engine
+    source = picture_source(config)  # first, because networks may take minutes to build
     network, objective = build(config, rank=engine.rank, world_size=engine.world_size)
     every_hook: list[Hook] = [
         _Settings(config),
@@ -74,7 +75,6 @@ def train(
         *curve_hooks(_JOURNAL_IMAGES),
         *hooks,
     ]
-    source = picture_source(config)
     if isinstance(config.task, DenoiserTask):
         encoders = load_encoders(config.task.encoders)
         source = _embedded(source, config, config.task, encoders, run)
@@ -188,7 +188,10 @@ def _check_same_recipe(config: RunConfig, run: RunDir) -> None:
     """A run folder belongs to one recipe; its length and rates may change on the way, its task and name may not."""
     if not run.config.exists():
         return
-    before = json.loads(run.config.read_text(encoding="utf-8"))
+    try:
+        before = dict(json.loads(run.config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{run.config} is damaged: {error}; choose another folder") from None
     if before.get("name") != config.name:
         raise ConfigError(
             f"{run.path} holds a run of the recipe {before.get('name')}, not of {config.name}; "
