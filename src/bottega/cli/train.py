@@ -76,7 +76,7 @@ def parse_duration(text: str) -> int:
     """
     from bottega.errors import InputError
 
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    parts = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", text.strip())
     given = [0] if parts is None else [int(part) if part else 0 for part in parts.groups()]
     if parts is None or sum(given) == 0:
         raise InputError(f"a time is written 90m, 2h, 1h30m or 600s, got {text!r}")
