@@ -9,7 +9,7 @@ import typer
 
 from bottega import __version__
 from bottega.cli import main
-from bottega.cli.options import listed, names
+from bottega.cli.options import listed, names, printable
 
 
 def test_help_and_version(bottega):
@@ -87,6 +87,12 @@ def test_the_console_script_exits_with_the_code(monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main.main()
     assert stopped.value.code == 0
+
+
+def test_lines_for_a_terminal_hold_letters_only():
+    assert printable("a.png: \x1b[2J torch\u202e 2,\n\tnow 3 🍕") == (
+        "a.png: \\x1b[2J torch\\u202e 2, now 3 🍕"
+    )
 
 
 def test_lists_on_the_command_line():

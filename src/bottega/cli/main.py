@@ -12,6 +12,7 @@ from bottega import __version__
 from bottega.cli.assemble import assemble
 from bottega.cli.data import app as data_app
 from bottega.cli.evaluate import app as evaluate_app
+from bottega.cli.options import printable
 from bottega.cli.paint import paint
 from bottega.cli.replay import replay
 from bottega.cli.show import show
@@ -81,9 +82,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def complain(message: str) -> None:
     """Say one line on stderr; what a file brought along cannot steer the terminal, nor fill it."""
-    line = " ".join(message.split())
-    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line[:_LONGEST])
-    typer.echo(f"bottega: {plain}{' ...' if len(line) > _LONGEST else ''}", err=True)
+    line = printable(message)
+    typer.echo(f"bottega: {line[:_LONGEST]}{' ...' if len(line) > _LONGEST else ''}", err=True)
 
 
 def _refuse_usage(error: Any) -> int:

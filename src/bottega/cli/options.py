@@ -32,4 +32,10 @@ def listed(items: Iterable[str] | None) -> list[str]:
     return [] if items is None else list(items)
 
 
-__all__ = ["Device", "Dtype", "Model", "Settings", "Style", "listed", "names"]
+def printable(text: str) -> str:
+    """One line that cannot steer a terminal, whatever file its words came from."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+__all__ = ["Device", "Dtype", "Model", "Settings", "Style", "listed", "names", "printable"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bottega.cli.options import Style
+from bottega.cli.options import Style, printable
 from bottega.cli.progress import painting_bar
 
 DIFFERENT = 1
@@ -46,7 +46,7 @@ def replay(
         made = paint_again(picture, model=model, style=reference, on_step=move)
     if output is not None:
         save_picture(made.picture, output)
-    typer.echo(f"{picture}: {made.verdict()}")
+    typer.echo(printable(f"{picture}: {made.verdict()}"))
     if not made.same_bytes:
         raise typer.Exit(DIFFERENT)
 
