@@ -166,6 +166,10 @@ def test_random_samplers_say_that_they_need_noise(name):
     [
         ("heun", {"churn": -1.0}),
         ("heun", {"churn": math.nan}),
+        ("heun", {"churn_noise": math.nan}),
+        ("heun", {"churn_noise": -1.0}),
+        ("heun", {"churn_sigma_min": 2.0, "churn_sigma_max": 1.0}),
+        ("heun", {"churn_sigma_min": math.nan}),
         ("euler_ancestral", {"eta": 1.5}),
         ("ddim", {"eta": math.nan}),
         ("imagen_ancestral", {"gamma": -0.1}),

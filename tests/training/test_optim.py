@@ -162,6 +162,8 @@ def test_state_of_an_unknown_weight_is_refused():
         lambda: Adafactor(momentum=1.0),
         lambda: Adafactor(min_dim_to_factor=0),
         lambda: Adafactor(weight_decay=-0.1),
+        lambda: Adafactor(eps=-1.0),
+        lambda: Adafactor(min_scale=float("nan")),
     ],
 )
 def test_settings_without_sense_are_refused(wrong):

@@ -57,7 +57,8 @@ class Adafactor:
             raise ConfigError(f"momentum must be at least 0 and below 1, got {self.momentum}")
         if self.min_dim_to_factor < 1:
             raise ConfigError(f"min_dim_to_factor must be positive, got {self.min_dim_to_factor}")
-        _check_not_negative("weight_decay", self.weight_decay)
+        for name in ("eps", "min_scale", "weight_decay"):
+            _check_not_negative(name, getattr(self, name))
 
 
 OptimizerConfig = AdamW | Adafactor

@@ -62,13 +62,20 @@ def heun(
         The state after each of the ``len(sigmas) - 1`` steps.
 
     Raises:
-        InputError: When ``sigmas`` do not fall, or churn is asked for without noise.
+        InputError: When ``sigmas`` do not fall, a churn setting makes no sense, or churn is asked for without noise.
 
     Source: Karras et al. 2022 (arXiv:2206.00364), Algorithm 2, and Algorithm 1 at churn 0.
     """
     levels = checked(sigmas)
     if not 0 <= churn < math.inf:
         raise InputError(f"churn must be finite and not negative, got {churn}")
+    if not 0 <= churn_noise < math.inf:
+        raise InputError(f"churn_noise must be finite and not negative, got {churn_noise}")
+    if not 0 <= churn_sigma_min <= churn_sigma_max:
+        raise InputError(
+            "churn needs 0 <= churn_sigma_min <= churn_sigma_max, got "
+            f"{churn_sigma_min} and {churn_sigma_max}"
+        )
     gain = min(churn / (len(levels) - 1), math.sqrt(2) - 1)
     for sigma, sigma_next in pairwise(levels):
         if gain > 0 and churn_sigma_min <= sigma <= churn_sigma_max:
