@@ -198,7 +198,9 @@ class _Journal:
             kept = whole[: whole.rfind("\n") + 1]
             rows = [json.loads(line) for line in kept.split("\n")[:-1]]
             card = rows[0]["card"] if rows else None
-            verdicts = {(row["prompt"], row["seed"]): dict(row["claims"]) for row in rows[1:]}
+            verdicts: Verdicts = {
+                (row["prompt"], row["seed"]): dict(row["claims"]) for row in rows[1:]
+            }
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self._path} is damaged: {error}") from None
         if card != self._card:
