@@ -146,7 +146,7 @@ class TextEncoder(ABC):
     ) -> "TextEncoder":
         """Move the model, and return the encoder."""
         self.model.to(device=device, dtype=dtype)
-        self.__dict__.pop("digest", None)  # precision is part of it
+        vars(self).pop("digest", None)  # precision is part of it
         return self
 
 
@@ -263,7 +263,7 @@ class ImageEncoder:
     ) -> "ImageEncoder":
         """Move the model, and return the encoder."""
         self.model.to(device=device, dtype=dtype)
-        self.__dict__.pop("digest", None)  # precision is part of it
+        vars(self).pop("digest", None)  # precision is part of it
         return self
 
 
