@@ -106,7 +106,7 @@ def load_manifest(folder: Path | str) -> Manifest:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise CheckpointError(f"{name} is no JSON number")
 
 
 def _check(facts: dict[str, Any], path: Path) -> None:
