@@ -49,6 +49,21 @@ def test_the_first_update_forgets_where_the_run_began():
     assert ema.updated_at == 4
 
 
+def test_a_head_start_goes_on_as_if_the_run_had_begun_so_much_earlier():
+    begun = torch.full((3,), 5.0)
+    longer = Ema(EmaConfig(every_images=1), [torch.zeros(3)])
+    child = Ema(EmaConfig(every_images=1, head_start_images=40), [begun])
+    for n in range(1, 41):
+        longer.update([begun], n)
+    for n in range(1, 61):
+        weights = [begun + torch.tensor(n / 9).sin()]
+        longer.update(weights, 40 + n)
+        child.update(weights, n)
+    for name, average in child.averages.items():
+        torch.testing.assert_close(average[0], longer.averages[name][0])
+        assert not torch.equal(average[0], weights[0])
+
+
 def test_a_halflife_forgets_half_in_that_many_images():
     ema = Ema(EmaConfig(stds=(), halflife_images=64, every_images=16), [torch.ones(())])
     for n in range(16, 65, 16):
@@ -81,6 +96,7 @@ def test_averages_of_other_lengths_are_refused_on_resume():
         {"stds": (0.1, 0.1)},
         {"every_images": 0},
         {"halflife_images": 0},
+        {"head_start_images": -1},
     ],
 )
 def test_lengths_without_sense_are_refused(options):

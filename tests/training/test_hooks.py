@@ -188,6 +188,18 @@ def test_without_a_terminal_progress_is_a_plain_line_now_and_then(tmp_path):
     assert len(lines(quiet.getvalue())) <= 2  # only how it ended
 
 
+def test_progress_repeats_what_a_hook_remarks(tmp_path):
+    class Remark(Hook):
+        def begin(self, state):
+            state.remark = "as good as its parent"
+
+    text = io.StringIO()
+    console = Console(file=text, width=200)
+    remark = Remark(every_images=1000)
+    train(tmp_path, [remark, ProgressHook(console=console, every_s=1e-9)])
+    assert all(line.endswith("| as good as its parent") for line in lines(text.getvalue()))
+
+
 def test_on_a_terminal_progress_is_a_live_bar_with_absolute_counts(tmp_path):
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=160)

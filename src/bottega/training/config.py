@@ -15,6 +15,7 @@ class EmaConfig:
 
     ``stds`` are lengths of power-function averages relative to the whole run: 0.05 averages over about the last
     tenth of it. ``halflife_images`` adds a classic exponential average. Averages move every ``every_images``.
+    ``head_start_images`` count as averaged before the run began: a child starts from its parent's average.
 
     Source: Karras et al. 2024 (arXiv:2312.02696), section 3.
     """
@@ -22,6 +23,7 @@ class EmaConfig:
     stds: tuple[float, ...] = (0.05, 0.10)
     halflife_images: int | None = None
     every_images: int = 512
+    head_start_images: int = 0
 
     def __post_init__(self) -> None:
         for std in self.stds:
@@ -30,6 +32,10 @@ class EmaConfig:
         if len(set(self.stds)) != len(self.stds):
             raise ConfigError(f"ema.stds must differ, got {self.stds}")
         _positive("ema.every_images", self.every_images)
+        if self.head_start_images < 0:
+            raise ConfigError(
+                f"ema.head_start_images must not be negative, got {self.head_start_images}"
+            )
         if self.halflife_images is not None:
             _positive("ema.halflife_images", self.halflife_images)
 

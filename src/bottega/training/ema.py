@@ -27,9 +27,13 @@ def std_from_gamma(gamma: float) -> float:
     return float(np.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))))
 
 
-def power_decay(std: float, *, images_seen: int, since: int) -> float:
-    """How much of the old average stays when it moves from ``since`` to ``images_seen``; 0 the first time."""
-    return (since / images_seen) ** (gamma_from_std(std) + 1)
+def power_decay(std: float, *, images_seen: int, since: int, head_start: int = 0) -> float:
+    """How much of the old average stays when it moves from ``since`` to ``images_seen``.
+
+    Without a head start nothing stays the first time. ``head_start`` images count as averaged before the run began, so
+    that a run which starts from an average does not forget it at the first update.
+    """
+    return ((since + head_start) / (images_seen + head_start)) ** (gamma_from_std(std) + 1)
 
 
 class Ema:
@@ -62,7 +66,12 @@ class Ema:
             halflife = self.config.halflife_images
             assert halflife is not None
             return 0.5 ** ((images_seen - self.updated_at) / halflife)
-        return power_decay(float(name), images_seen=images_seen, since=self.updated_at)
+        return power_decay(
+            float(name),
+            images_seen=images_seen,
+            since=self.updated_at,
+            head_start=self.config.head_start_images,
+        )
 
     def fill(self, saved: Mapping[str, Sequence[Tensor]], updated_at: int) -> None:
         """Set the averages from a checkpoint.

@@ -116,6 +116,8 @@ def _sentence(state: TrainState, summary: Summary) -> str:
     ]
     if summary.by_sigma:
         parts.append("by sigma " + " ".join(f"{loss:.3f}" for loss in summary.by_sigma))
+    if state.remark:
+        parts.append(state.remark)
     return " | ".join(parts)
 
 

@@ -45,7 +45,7 @@ class TrainState:
     """A run at one moment: weights, optimiser, averages and how many images it has seen.
 
     ``about`` is plain JSON that goes into every checkpoint, for example the resolved recipe. ``stopped_by`` names the
-    signal that ended the run early.
+    signal that ended the run early. ``remark`` is what a hook wants said beside the progress.
     """
 
     network: nn.Module
@@ -59,6 +59,7 @@ class TrainState:
     images_seen: int = 0
     parent: str | None = None
     stopped_by: str | None = None
+    remark: str = ""
     warnings: list[str] = field(default_factory=list)
 
     @property
