@@ -41,10 +41,13 @@ from bottega.diffusion.schedules import squared_cosine_capped as squared_cosine_
 from bottega.diffusion.thresholding import Dynamic as Dynamic
 from bottega.diffusion.thresholding import Static as Static
 from bottega.diffusion.thresholding import thresholded as thresholded
+from bottega.diffusion.timesteps import SPACINGS as SPACINGS
+from bottega.diffusion.timesteps import TimestepPlan as TimestepPlan
 
 __all__ = [
     "GRIDS",
     "SAMPLERS",
+    "SPACINGS",
     "AugmentationLevels",
     "Cosine",
     "Denoise",
@@ -59,6 +62,7 @@ __all__ = [
     "Static",
     "Step",
     "TimestepDenoiser",
+    "TimestepPlan",
     "augment_low_res",
     "autoguided",
     "ddim",

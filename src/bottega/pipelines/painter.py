@@ -307,14 +307,14 @@ class Painter:
                 done = number == chosen.steps
                 if done:
                     _check_finite(step.x, stage.name)
-                    painted[stage.name] = step.x.clamp(-1, 1)
+                    painted[stage.name] = stage.pictures(step.x).clamp(-1, 1)
                 yield PaintStep(
                     indices=(),
                     stage=stage.name,
                     step=number,
                     num_steps=chosen.steps,
                     sigma=step.sigma,
-                    denoised=step.denoised,
+                    denoised=stage.preview(step.denoised),
                     pictures=tuple(to_pictures(painted[stage.name])) if done and is_last else (),
                 )
 

@@ -12,18 +12,23 @@ import torch
 
 from bottega.condition import Condition, Stream
 from bottega.diffusion import (
+    GRIDS,
+    SPACINGS,
     Denoise,
     Denoiser,
     Dynamic,
     Static,
     Step,
+    TimestepPlan,
     augment_low_res,
+    find_grid,
     find_sampler,
     guided_jointly,
     karras,
     thresholded,
 )
-from bottega.errors import ConfigError, InputError
+from bottega.errors import ConfigError, InputError, nearest
+from bottega.pipelines.space import Space, enlarged
 from bottega.seeding import ImageNoise
 from bottega.shapes import Images
 
@@ -37,7 +42,9 @@ class StageSettings:
 
     ``guidance_scale`` 1 is off; ``guidance_interval`` are the noise levels (low, high] in which it acts, None all of
     them. ``rho`` bends the noise levels between ``sigma_min`` and ``sigma_max`` towards the low ones. ``low_res_sigma``
-    is the noise put on the picture of the stage before, where there is one.
+    is the noise put on the picture of the stage before, where there is one. ``grid`` is karras (the only one that reads
+    ``rho``), exponential or log_snr, or for a network trained with timesteps leading, linspace or trailing, which are
+    whole timesteps of its own and read neither ``sigma_min`` nor ``sigma_max``.
 
     Source: the grid is Karras et al. 2022 (arXiv:2206.00364), equation 5; ``low_res_sigma`` is Imagen's augmentation at
     sampling (arXiv:2205.11487, section 2.4), as a sigma instead of a level.
@@ -52,10 +59,15 @@ class StageSettings:
     rho: float = 7.0
     thresholding: Static | Dynamic | None = field(default_factory=Dynamic)
     low_res_sigma: float = 0.0
+    grid: str = "karras"
 
     def __post_init__(self) -> None:
         self._make_plain()
         find_sampler(self.sampler)
+        if self.grid not in (*GRIDS, *SPACINGS):
+            raise ConfigError(
+                f"grid {self.grid!r} is not known{nearest(self.grid, (*GRIDS, *SPACINGS))}"
+            )
         if not 1 <= self.steps <= MAX_STEPS:
             raise ConfigError(f"steps must be between 1 and {MAX_STEPS}, got {self.steps}")
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
@@ -91,12 +103,58 @@ class StageSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stage:
-    """A denoiser that paints at ``size`` pixels; ``low_res_from`` names the stage whose picture it enlarges."""
+    """A denoiser that paints at ``size`` pixels; ``low_res_from`` names the stage whose picture it enlarges.
+
+    ``space`` is where the denoiser works when that is not the pixels. ``timesteps`` is there for a network trained with
+    them: its walks begin in noise of unit variance, as the walks that it learned. ``enlarges_first`` says that the small
+    picture is enlarged before noise is put on it, as DeepFloyd IF does.
+    """
 
     name: str
     denoiser: Denoiser
     size: int
     low_res_from: str | None = None
+    space: Space | None = None
+    timesteps: TimestepPlan | None = None
+    enlarges_first: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the denoiser sees."""
+        if self.space is None:
+            return (3, self.size, self.size)
+        side = self.size // self.space.factor
+        return (self.space.channels, side, side)
+
+    def pictures(self, x: Images) -> Images:
+        """What was sampled, as pictures in [-1, 1]; values outside are left to whoever shows them."""
+        return x if self.space is None else self.space.decode(x)
+
+    def preview(self, denoised: Images) -> Images:
+        """An estimate on the way as something to look at, at little cost."""
+        return denoised if self.space is None else self.space.preview(denoised)
+
+    def sigmas(self, settings: StageSettings) -> list[float]:
+        """The noise levels of a walk.
+
+        Raises:
+            ConfigError: For a grid of timesteps where the network knows none.
+        """
+        if settings.grid in SPACINGS:
+            if self.timesteps is None:
+                raise ConfigError(
+                    f"stage {self.name} knows no timesteps, which the grid {settings.grid} goes by"
+                    f"; choose from: {', '.join(GRIDS)}"
+                )
+            return self.timesteps.sigmas(settings.steps, settings.grid)
+        low, high = settings.sigma_min, settings.sigma_max
+        if settings.grid == "karras":
+            return karras(settings.steps, low, high, settings.rho)
+        return find_grid(settings.grid)(settings.steps, low, high)
+
+    def start(self, noise: Images, sigma: float) -> Images:
+        """Where a walk from pure noise begins."""
+        return noise * (sigma if self.timesteps is None else math.hypot(sigma, 1.0))
 
     def paint(
         self,
@@ -127,16 +185,15 @@ class Stage:
         if (low_res is None) != (self.low_res_from is None):
             needs = "needs a picture to enlarge" if low_res is None else "enlarges nothing"
             raise InputError(f"stage {self.name} {needs}")
-        shape = (3, self.size, self.size)
-        noise = ImageNoise(seeds, purpose=self.name, shape=shape, device=device)
+        noise = ImageNoise(seeds, purpose=self.name, shape=self.shape, device=device)
+        sigmas = self.sigmas(settings)
 
         def walk() -> Iterator[Step]:
             both = _joined(cond, uncond, settings)
             if low_res is not None:
                 both = self._with_low_res(both, low_res, seeds, settings, device)
             denoise = self._bind(both, len(seeds), settings)
-            sigmas = karras(settings.steps, settings.sigma_min, settings.sigma_max, settings.rho)
-            x = noise() * sigmas[0]
+            x = self.start(noise(), sigmas[0])
             yield from find_sampler(settings.sampler)(denoise, x, sigmas, noise=noise)
 
         return _without_gradients(walk())
@@ -162,6 +219,8 @@ class Stage:
         device: torch.device | str,
     ) -> Condition:
         """Add the picture to enlarge to every row, augmented with noise of its own generators."""
+        if self.enlarges_first:
+            low_res = enlarged(low_res, self.size)
         sigma = torch.full((len(low_res),), settings.low_res_sigma, device=device)
         if settings.low_res_sigma > 0:
             _, channels, height, width = low_res.shape

@@ -1,0 +1,42 @@
+"""Where a denoiser works when that is not the pixels, and the way there and back."""
+
+from typing import Protocol
+
+import torch.nn.functional as F
+
+from bottega.shapes import Images
+
+
+class Space(Protocol):
+    """A space of smaller pictures with other channels, such as the latents of an autoencoder.
+
+    Attributes:
+        channels: Of what a denoiser sees there.
+        factor: How many pixels one position stands for, along each side.
+    """
+
+    channels: int
+    factor: int
+
+    def encode(self, images: Images) -> Images:
+        """Pictures in [-1, 1] as the denoiser sees them; the same picture always becomes the same values."""
+        ...
+
+    def decode(self, latents: Images) -> Images:
+        """Back to pictures in [-1, 1], values outside not clipped."""
+        ...
+
+    def preview(self, latents: Images) -> Images:
+        """Something to look at while painting, at little cost and of any size."""
+        ...
+
+
+def enlarged(images: Images, size: int) -> Images:
+    """Square pictures at ``size`` pixels, bilinear, with the outermost pixels' centres kept in the corners.
+
+    Source: DeepFloyd IF, as the diffusers library has it; Imagen does not say.
+    """
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=True)
+
+
+__all__ = ["Space", "enlarged"]
