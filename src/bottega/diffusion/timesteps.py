@@ -20,7 +20,7 @@ Betas = Literal["linear", "scaled_linear", "squared_cosine"]
 """How the variance that a step adds grows."""
 
 Spacing = Literal["leading", "linspace", "trailing"]
-"""Which whole timesteps a walk of few steps visits: evenly from 0 up, evenly over both ends, or evenly from the last."""
+"""Which whole timesteps a walk visits: evenly from 0 up, evenly with both ends, or evenly from the last down."""
 
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 

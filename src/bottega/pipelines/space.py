@@ -1,12 +1,13 @@
 """Where a denoiser works when that is not the pixels, and the way there and back."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 
 from bottega.shapes import Images
 
 
+@runtime_checkable
 class Space(Protocol):
     """A space of smaller pictures with other channels, such as the latents of an autoencoder.
 

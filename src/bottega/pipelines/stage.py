@@ -106,7 +106,7 @@ class Stage:
     """A denoiser that paints at ``size`` pixels; ``low_res_from`` names the stage whose picture it enlarges.
 
     ``space`` is where the denoiser works when that is not the pixels. ``timesteps`` is there for a network trained with
-    them: its walks begin in noise of unit variance, as the walks that it learned. ``enlarges_first`` says that the small
+    them: its walks begin in noise of unit variance, as those that it learned. ``enlarges_first`` says that the small
     picture is enlarged before noise is put on it, as DeepFloyd IF does.
     """
 
