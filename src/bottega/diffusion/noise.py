@@ -93,7 +93,7 @@ class LogNormal:
         self, sigma: Sigmas, index: Int[Tensor, "batch"], pieces: list[tuple[float, float]]
     ) -> Sigmas:
         """Undo a rounding to float32 that crossed the end of an interval."""
-        lows = torch.tensor([_float32_from(self.quantile(low)) for low, _ in pieces])
+        lows = torch.tensor([float32_from(self.quantile(low)) for low, _ in pieces])
         highs = torch.tensor([_float32_below(self.quantile(high)) for _, high in pieces])
         return sigma.clamp(lows.to(sigma)[index], highs.to(sigma)[index])
 
@@ -134,7 +134,7 @@ def _checked_intervals(
     return pieces
 
 
-def _float32_from(value: float) -> float:
+def float32_from(value: float) -> float:
     """The smallest float32 that is not below ``value``."""
     rounded = torch.tensor(value, dtype=torch.float32)
     if float(rounded) < value:
@@ -150,4 +150,4 @@ def _float32_below(value: float) -> float:
     return float(rounded)
 
 
-__all__ = ["MARGIN", "LogNormal", "stratified"]
+__all__ = ["MARGIN", "LogNormal", "float32_from", "stratified"]
