@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from bottega.condition import Condition
-from bottega.diffusion import Denoiser, EDMPrecond
+from bottega.diffusion import Cosine, Denoiser, DenoiserLike, EDMPrecond, TimestepDenoiser
 from bottega.errors import ConfigError
 
 TABLE = [
@@ -116,3 +116,9 @@ def test_denoising_changes_nothing_it_was_given(network, eps):
     Denoiser(network)(x, sigma)
     assert torch.equal(x, eps)
     assert torch.equal(sigma, torch.tensor([0.5, 2.0]))
+
+
+def test_whatever_paints_is_called_alike(make_network):
+    assert isinstance(Denoiser(make_network()), DenoiserLike)
+    assert isinstance(TimestepDenoiser(make_network(), Cosine(), "v"), DenoiserLike)
+    assert not isinstance(make_network(), DenoiserLike)

@@ -5,6 +5,7 @@ from bottega.diffusion.augmentation import augment_low_res as augment_low_res
 from bottega.diffusion.augmentation import level_to_sigma as level_to_sigma
 from bottega.diffusion.denoiser import Denoise as Denoise
 from bottega.diffusion.denoiser import Denoiser as Denoiser
+from bottega.diffusion.denoiser import DenoiserLike as DenoiserLike
 from bottega.diffusion.denoiser import EDMPrecond as EDMPrecond
 from bottega.diffusion.denoiser import Noise as Noise
 from bottega.diffusion.denoiser import Scalings as Scalings
@@ -52,6 +53,7 @@ __all__ = [
     "Cosine",
     "Denoise",
     "Denoiser",
+    "DenoiserLike",
     "Discrete",
     "Dynamic",
     "EDMPrecond",

@@ -5,7 +5,7 @@ Images live in [-1, 1]; sigma is the standard deviation of the noise in those un
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -68,6 +68,31 @@ class EDMPrecond:
         return (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
 
 
+@runtime_checkable
+class DenoiserLike(Protocol):
+    """What a stage paints with: a `Denoiser`, a network trained with timesteps, or several that share the noise."""
+
+    def prepare(self, condition: Condition) -> Any:
+        """Do everything that depends on neither x nor sigma, once per prompt; the result is the context."""
+        ...
+
+    def forward(self, x: Images, sigma: Sigmas, context: Any = None) -> Images:
+        """Denoise ``x`` as ``context`` says."""
+        ...
+
+    def __call__(self, x: Images, sigma: Sigmas, context: Any = None) -> Images:
+        """What `forward` does."""
+        ...
+
+    def bind(self, context: Any) -> Denoise:
+        """The ``Denoise`` that paints what ``context`` says."""
+        ...
+
+    def to(self, *, device: torch.device | str, dtype: torch.dtype) -> Any:
+        """Move to where and to the precision in which it is to compute."""
+        ...
+
+
 class Denoiser(nn.Module):
     """A raw network made into a ``Denoise``: D = c_skip x + c_out F(c_in x; c_noise).
 
@@ -120,6 +145,7 @@ def per_image(values: Shaped[Tensor, "batch"]) -> Shaped[Tensor, "batch 1 1 1"]:
 __all__ = [
     "Denoise",
     "Denoiser",
+    "DenoiserLike",
     "EDMPrecond",
     "Noise",
     "Scalings",

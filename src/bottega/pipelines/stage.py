@@ -15,7 +15,7 @@ from bottega.diffusion import (
     GRIDS,
     SPACINGS,
     Denoise,
-    Denoiser,
+    DenoiserLike,
     Dynamic,
     Static,
     Step,
@@ -111,7 +111,7 @@ class Stage:
     """
 
     name: str
-    denoiser: Denoiser
+    denoiser: DenoiserLike
     size: int
     low_res_from: str | None = None
     space: Space | None = None
