@@ -22,6 +22,7 @@ STEMS = ("diffusion_pytorch_model", "model")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 _MAX_HEADER_BYTES = 100_000_000  # what the format's own reader allows
 _MAX_CONFIG_BYTES = 10_000_000
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 _CONVERT = (
     "convert it where you trust it: torch.load(..., weights_only=True), then safetensors.torch.save_file, "
     "or ask its publisher for safetensors"
@@ -61,7 +62,8 @@ def weight_files(folder: Path | str) -> list[Path]:
         pickles = sorted(p.name for p in folder.glob("*") if p.suffix in _PICKLES)
         if pickles:
             raise CheckpointError(
-                f"{folder} holds weights only as a pickle ({pickles[0]}), which could run code and is not read; {_CONVERT}"
+                f"{folder} holds weights only as a pickle ({pickles[0]}), "
+                f"which could run code and is not read; {_CONVERT}"
             )
         raise CheckpointError(
             f"{folder} holds no weights: expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors"
@@ -104,11 +106,11 @@ def check_safetensors(path: Path) -> None:
             header = file.read(length) if 2 <= length <= min(size - 8, _MAX_HEADER_BYTES) else b""
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
-        raise CheckpointError(
-            f"{path} is a pickle, which could run code and is not read; {_CONVERT}"
-        )
     if not header.startswith(b"{"):
+        if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in _PROTOCOLS):
+            raise CheckpointError(
+                f"{path} is a pickle, which could run code and is not read; {_CONVERT}"
+            )
         raise CheckpointError(f"{path} is no safetensors file, or its beginning is damaged")
     try:
         entries: Any = json.loads(header)

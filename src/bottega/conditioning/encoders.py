@@ -69,9 +69,12 @@ class TextEncoder(ABC):
 
     def __init__(self, model: Any, tokenizer: Any, folder: Path, settings: str) -> None:
         self.model = model
-        self._tokenizer = tokenizer
         self._folder = folder
         self._settings = settings
+        self._take_tokenizer(tokenizer)
+
+    def _take_tokenizer(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
         backend = tokenizer.backend_tokenizer
         backend.no_padding()
         backend.enable_truncation(self.max_tokens)
@@ -284,7 +287,7 @@ def load_t5(
 
     folder = Path(folder)
     model = load_frozen(T5EncoderModel, folder, dtype=dtype)
-    tokenizer = _tokenizer(folder)
+    tokenizer = fast_tokenizer(folder)
     limit = max_tokens if max_tokens is not None else _limit(tokenizer, _T5_MAX_TOKENS)
     _check_length(limit, _LARGEST_LIMIT)
     return T5TextEncoder(model, tokenizer, folder, max_tokens=limit)
@@ -306,7 +309,7 @@ def load_clip_text(
 
     folder = Path(folder)
     model = load_frozen(CLIPTextModelWithProjection, folder, dtype=dtype)
-    tokenizer = _tokenizer(folder)
+    tokenizer = fast_tokenizer(folder)
     positions = int(model.config.max_position_embeddings)
     limit = max_tokens if max_tokens is not None else min(_limit(tokenizer, positions), positions)
     _check_length(limit, positions)
@@ -339,7 +342,12 @@ def _precision(model: Any) -> str:
     return "" if dtype == torch.float32 else f":{str(dtype).removeprefix('torch.')}"
 
 
-def _tokenizer(folder: Path) -> Any:
+def fast_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a Hugging Face folder, of the kind that knows where each token stands.
+
+    Raises:
+        CheckpointError: When there is none that can be used.
+    """
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         # transformers would make up an empty tokenizer here
         raise CheckpointError(
@@ -382,6 +390,7 @@ __all__ = [
     "T5TextEncoder",
     "TextEncoder",
     "TokenizedText",
+    "fast_tokenizer",
     "load_clip_image",
     "load_clip_text",
     "load_t5",
