@@ -4,8 +4,9 @@ Self-attention goes to PyTorch's fused kernels wherever these are the faster one
 bias is added to its logits or its maps are wanted, because nothing fused can show them.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,49 @@ Logits = Float[Tensor, "batch heads positions keys"]
 AttendMask = Bool[Tensor, "#batch 1 1 keys"]
 """True where a key may be looked at; None means everywhere."""
 
-LogitBias = Callable[[Logits, int, int], Logits]
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionMap:
+    """Where one layer looked: weights over text tokens (context order), averaged over nothing."""
+
+    layer: int
+    height: int
+    width: int
+    weights: Float[Tensor, "batch heads positions keys"]
+
+
+Picked = tuple[int, ...] | None
+"""Some pictures of a batch, or all of it."""
+
+Segments = tuple[tuple[str, int, int], ...]
+"""Whose the keys of a context are: name of a stream, first key, and the one after the last."""
+
+
+class RowBias(ABC):
+    """A bias for some pictures of a batch; the others are read as if there were none, to the last bit.
+
+    Attributes:
+        rows: Those pictures, in the order of the batch.
+        changes: False for one that only wants to see what was attended to.
+    """
+
+    rows: tuple[int, ...]
+    changes: bool
+
+    @abstractmethod
+    def add(self, logits: Logits, height: int, width: int, reading: "Reading") -> Logits:
+        """Undivided float32 logits of ``rows`` with the bias added; they may be changed in place."""
+
+    @abstractmethod
+    def select(self, indices: Sequence[int]) -> "RowBias | None":
+        """The bias for those pictures of the batch, in that order; None where it concerns none of them."""
+
+    @abstractmethod
+    def saw(self, weights: AttentionMap, reading: "Reading") -> None:
+        """Told where a layer looked, for ``rows``."""
+
+
+LogitBias = Callable[[Logits, int, int], Logits] | RowBias
 """Changes text logits: given them undivided and in float32, and the picture's height and width here."""
 
 
@@ -41,16 +84,6 @@ class KeysValues(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AttentionMap:
-    """Where one layer looked: weights over text tokens (context order), averaged over nothing."""
-
-    layer: int
-    height: int
-    width: int
-    weights: Float[Tensor, "batch heads positions keys"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
     """What every layer that reads text is handed in one call: all keys and values, the mask, bias in, maps out."""
 
@@ -58,6 +91,7 @@ class Reading:
     mask: AttendMask | None = None
     bias: LogitBias | None = None
     maps: list[AttentionMap] | None = None
+    segments: Segments = ()
 
     @property
     def is_plain(self) -> bool:
@@ -146,15 +180,18 @@ class CrossMixer(TextReader):
         """Read the text at every position."""
         query = split_heads(self.query(rows), self.head_width)
         keys, values = reading.layers[self.layer]
-        if reading.is_plain:
-            heads = attend(query, keys, values, reading.mask)
-        else:
-            logits = query.float() @ keys.float().transpose(-1, -2)
-            logits = _biased(logits, height, width, reading, self.head_width**-0.5)
+
+        def plain() -> Heads:
+            return attend(query, keys, values, reading.mask)
+
+        def written_out(picked: Picked) -> Heads:
+            logits = pick(query, picked).float() @ pick(keys, picked).float().transpose(-1, -2)
+            logits = _biased(logits, height, width, reading, self.head_width**-0.5, picked)
             weights = logits.softmax(dim=-1)
-            _report(reading, self.layer, height, width, weights)
-            heads = weights.to(values.dtype) @ values
-        return self.out(merge_heads(heads))
+            _report(reading, self.layer, height, width, weights, picked)
+            return weights.to(values.dtype) @ pick(values, picked)
+
+        return self.out(merge_heads(_read(reading, len(rows), plain, written_out)))
 
 
 class FusedMixer(TextReader):
@@ -175,22 +212,56 @@ class FusedMixer(TextReader):
         text = reading.layers[self.layer]
         batch, positions = rows.shape[:2]
         both_values = torch.cat([_for_batch(text.values, batch), values], dim=2)
-        if reading.is_plain:
+
+        def plain() -> Heads:
             both_keys = torch.cat([_for_batch(text.keys, batch), keys], dim=2)
             mask = None
             if reading.mask is not None:
                 everywhere = reading.mask.new_ones(1, 1, 1, positions).expand(batch, -1, -1, -1)
                 mask = torch.cat([reading.mask.expand(batch, -1, -1, -1), everywhere], dim=-1)
-            heads = attend(query, both_keys, both_values, mask)
-        else:
-            query = query.float()
-            logits = query @ text.keys.float().transpose(-1, -2)
-            logits = _biased(logits, height, width, reading, self.head_width**-0.5)
-            own = query @ keys.float().transpose(-1, -2) * self.head_width**-0.5
+            return attend(query, both_keys, both_values, mask)
+
+        def written_out(picked: Picked) -> Heads:
+            scale = self.head_width**-0.5
+            wide = pick(query, picked).float()
+            logits = wide @ pick(text.keys, picked).float().transpose(-1, -2)
+            logits = _biased(logits, height, width, reading, scale, picked)
+            own = wide @ pick(keys, picked).float().transpose(-1, -2) * scale
             weights = torch.cat([logits, own], dim=-1).softmax(dim=-1)
-            _report(reading, self.layer, height, width, weights[..., : -own.shape[-1]])
-            heads = weights.to(values.dtype) @ both_values
-        return self.out(merge_heads(heads))
+            seen = weights[..., : logits.shape[-1]]
+            _report(reading, self.layer, height, width, seen, picked)
+            return weights.to(values.dtype) @ pick(both_values, picked)
+
+        return self.out(merge_heads(_read(reading, batch, plain, written_out)))
+
+
+def pick(tensor: Tensor, rows: Picked) -> Tensor:
+    """Those pictures of a batch; None means all, and what serves the whole batch serves them too."""
+    if rows is None or len(tensor) == 1 or rows == tuple(range(len(tensor))):
+        return tensor
+    first = rows[0]
+    if rows == tuple(range(first, first + len(rows))):
+        return tensor[first : first + len(rows)]  # a view: nothing is copied
+    return tensor[list(rows)]
+
+
+def _read(
+    reading: Reading, batch: int, plain: Callable[[], Heads], written_out: Callable[[Picked], Heads]
+) -> Heads:
+    """What a layer reads: the fast way, written out for everyone, or written out for some pictures."""
+    bias = reading.bias
+    if reading.is_plain:
+        return plain()
+    if reading.maps is not None or not isinstance(bias, RowBias):
+        return written_out(None)
+    if bias.changes and len(bias.rows) == batch:
+        return written_out(bias.rows)
+    heads = plain()  # for everyone, so that a picture without a bias never notices one that has
+    biased = written_out(bias.rows)
+    if not bias.changes:
+        return heads
+    places = {row: place for place, row in enumerate(bias.rows)}
+    return torch.stack([biased[places[i]] if i in places else heads[i] for i in range(batch)])
 
 
 def _for_batch(heads: Heads, batch: int) -> Heads:
@@ -198,19 +269,38 @@ def _for_batch(heads: Heads, batch: int) -> Heads:
     return heads.expand(batch, -1, -1, -1)
 
 
-def _biased(logits: Logits, height: int, width: int, reading: Reading, scale: float) -> Logits:
+def _biased(
+    logits: Logits, height: int, width: int, reading: Reading, scale: float, picked: Picked
+) -> Logits:
     """Undivided text logits with bias, division and mask applied, in that order."""
-    if reading.bias is not None:
-        logits = reading.bias(logits, height, width)
+    bias = reading.bias
+    if isinstance(bias, RowBias):
+        if picked == bias.rows or len(bias.rows) == len(logits):
+            logits = bias.add(logits, height, width, reading)
+        else:
+            rows = list(bias.rows)
+            logits = logits.index_copy(
+                0,
+                torch.tensor(rows, device=logits.device),
+                bias.add(logits[rows], height, width, reading),
+            )
+    elif bias is not None:
+        logits = bias(logits, height, width)
     logits = logits * scale
     if reading.mask is not None:
-        logits = logits.masked_fill(~reading.mask, float("-inf"))
+        logits = logits.masked_fill(~pick(reading.mask, picked), float("-inf"))
     return logits
 
 
-def _report(reading: Reading, layer: int, height: int, width: int, weights: Logits) -> None:
+def _report(
+    reading: Reading, layer: int, height: int, width: int, weights: Logits, picked: Picked
+) -> None:
+    seen = AttentionMap(layer=layer, height=height, width=width, weights=weights)
     if reading.maps is not None:
-        reading.maps.append(AttentionMap(layer=layer, height=height, width=width, weights=weights))
+        reading.maps.append(seen)
+    if isinstance(reading.bias, RowBias):
+        rows = reading.bias.rows if picked is None else None
+        reading.bias.saw(replace(seen, weights=pick(weights, rows)), reading)
 
 
 class PictureSelfAttention(nn.Module):

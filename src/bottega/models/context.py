@@ -14,6 +14,8 @@ from bottega.models.attention import (
     AttendMask,
     KeysValues,
     LogitBias,
+    RowBias,
+    Segments,
     attend,
     merge_heads,
     split_heads,
@@ -35,7 +37,7 @@ class Context:
     mask: AttendMask | None = None
     vector: Embedding | None = None
     low_res: Features | None = None
-    segments: tuple[tuple[str, int, int], ...] = ()
+    segments: Segments = ()
     bias: LogitBias | None = None
 
     def select(self, indices: Sequence[int] | Int[Tensor, "picked"]) -> "Context":
@@ -51,6 +53,7 @@ class Context:
             mask=None if self.mask is None else pick(self.mask),
             vector=None if self.vector is None else pick(self.vector),
             low_res=None if self.low_res is None else pick(self.low_res),
+            bias=self.bias.select(picked.tolist()) if isinstance(self.bias, RowBias) else self.bias,
         )
 
     def with_bias(self, bias: LogitBias | None) -> "Context":
@@ -152,9 +155,7 @@ class ContextReader(nn.Module):
 
     def forward(
         self, condition: Condition
-    ) -> tuple[
-        Tokens, Bool[Tensor, "batch keys"], Embedding | None, tuple[tuple[str, int, int], ...]
-    ]:
+    ) -> tuple[Tokens, Bool[Tensor, "batch keys"], Embedding | None, Segments]:
         """Rows to make keys and values of, which of them are real, the pooled vector, and whose each row is.
 
         A stream the condition lacks says nothing, which is what a dropped stream says too.

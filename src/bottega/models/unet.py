@@ -177,7 +177,13 @@ class UNet(nn.Module):
                 f"height and width must be multiples of {config.downsampling}, got "
                 f"{x.shape[2]} x {x.shape[3]}"
             )
-        reading = Reading(layers=context.layers, mask=context.mask, bias=context.bias, maps=maps)
+        reading = Reading(
+            layers=context.layers,
+            mask=context.mask,
+            bias=context.bias,
+            maps=maps,
+            segments=context.segments,
+        )
         embedding = self.embed_noise(c_noise)
         if context.vector is not None:
             embedding = embedding + context.vector
