@@ -21,6 +21,7 @@ from bottega.training import (
     Hook,
     JournalHook,
     Loss,
+    Muon,
     StepReport,
     TrainConfig,
     fit,
@@ -67,7 +68,9 @@ def test_a_network_learns_to_reconstruct(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize("optimizer", [None, Adafactor(min_dim_to_factor=3, momentum=0.9)])
+@pytest.mark.parametrize(
+    "optimizer", [None, Adafactor(min_dim_to_factor=3, momentum=0.9), Muon(min_dim=3)]
+)
 def test_a_run_that_crashed_and_resumed_ends_with_the_same_bits(tmp_path, precision, optimizer):
     config = dataclasses.replace(CONFIG, precision=precision)
     if optimizer is not None:

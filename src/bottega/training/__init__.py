@@ -13,7 +13,7 @@ from bottega.training.hooks import (
     TensorBoardHook,
 )
 from bottega.training.objective import Loss, Objective
-from bottega.training.optim import Adafactor, AdamW
+from bottega.training.optim import Adafactor, AdamW, Muon
 from bottega.training.progress import ProgressHook
 from bottega.training.schedules import Constant, Cosine, InverseSqrt, Linear
 from bottega.training.state import StepReport, TrainState
@@ -36,6 +36,7 @@ __all__ = [
     "Linear",
     "LocalEngine",
     "Loss",
+    "Muon",
     "Objective",
     "PreviewHook",
     "ProgressHook",

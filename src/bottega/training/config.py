@@ -5,7 +5,7 @@ from typing import Literal
 
 from bottega.checkpoint import Retention
 from bottega.errors import ConfigError
-from bottega.training.optim import Adafactor, AdamW
+from bottega.training.optim import Adafactor, AdamW, Muon
 from bottega.training.schedules import Constant, Cosine, InverseSqrt, Linear
 
 
@@ -54,7 +54,7 @@ class TrainConfig:
     batch_size: int = 64
     microbatch: int | None = None
     learning_rate: float = 1e-3
-    optimizer: AdamW | Adafactor = field(default_factory=AdamW)
+    optimizer: AdamW | Adafactor | Muon = field(default_factory=AdamW)
     schedule: Constant | Cosine | InverseSqrt | Linear = field(default_factory=Constant)
     warmup_images: int = 0
     clip_norm: float | None = 1.0

@@ -1,4 +1,4 @@
-"""Optimisers over float32 masters: AdamW, fused, and Adafactor with the switches of its published form."""
+"""Optimisers over float32 masters: AdamW, fused, Adafactor with the switches of its published form, and Muon."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bottega.errors import CheckpointError, ConfigError
+from bottega.training.muon import MuonOptimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,36 @@ class Adafactor:
             _check_not_negative(name, getattr(self, name))
 
 
-OptimizerConfig = AdamW | Adafactor
+@dataclass(frozen=True, kw_only=True)
+class Muon:
+    """Orthogonalised momentum for matrices and kernels whose sides are all at least ``min_dim``, AdamW for the rest.
+
+    One learning rate serves both. ``iterations`` of the orthogonalisation are run a step; their cost is a fixed one,
+    which larger batches make small. ``betas`` and ``eps`` are AdamW's.
+
+    Source: see `MuonOptimizer`.
+    """
+
+    momentum: float = 0.95
+    iterations: int = 5
+    min_dim: int = 64
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in (self.momentum, *self.betas)):
+            raise ConfigError(
+                f"momentum and betas must be at least 0 and below 1, got {self.momentum} and {self.betas}"
+            )
+        for name in ("iterations", "min_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        _check_not_negative("eps", self.eps)
+        _check_not_negative("weight_decay", self.weight_decay)
+
+
+OptimizerConfig = AdamW | Adafactor | Muon
 
 
 def build_optimizer(
@@ -72,16 +102,37 @@ def build_optimizer(
         tensor.requires_grad_()
     matrices = [t for t in tensors if t.ndim >= 2]
     vectors = [t for t in tensors if t.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": group, "weight_decay": decay}
-        for group, decay in ((matrices, config.weight_decay), (vectors, 0.0))
-        if group
-    ]
-    if isinstance(config, AdamW):
+    if isinstance(config, Muon):
+        large = [t for t in matrices if min(len(t), t[0].numel()) >= config.min_dim]
+        if large:
+            small = [t for t in matrices if min(len(t), t[0].numel()) < config.min_dim]
+            return MuonOptimizer(
+                large,
+                _groups(small, vectors, config.weight_decay),
+                learning_rate=learning_rate,
+                momentum=config.momentum,
+                iterations=config.iterations,
+                weight_decay=config.weight_decay,
+                betas=config.betas,
+                eps=config.eps,
+            )
+    groups = _groups(matrices, vectors, config.weight_decay)
+    if not isinstance(config, Adafactor):
         return torch.optim.AdamW(
             groups, lr=learning_rate, betas=config.betas, eps=config.eps, fused=True
         )
     return FactoredOptimizer(groups, learning_rate=learning_rate, config=config)
+
+
+def _groups(
+    matrices: Sequence[Tensor], vectors: Sequence[Tensor], weight_decay: float
+) -> list[dict[str, Any]]:
+    """What decays and what does not, without empty groups."""
+    return [
+        {"params": list(group), "weight_decay": decay}
+        for group, decay in ((matrices, weight_decay), (vectors, 0.0))
+        if group
+    ]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
@@ -203,6 +254,7 @@ __all__ = [
     "Adafactor",
     "AdamW",
     "FactoredOptimizer",
+    "Muon",
     "OptimizerConfig",
     "build_optimizer",
     "fill_optimizer",
