@@ -1,14 +1,11 @@
 """Painting: a cascade and its encoders become a painter; pictures carry what made them and can be made again."""
 
 from bottega.pipelines.cascade import CascadeManifest as CascadeManifest
-from bottega.pipelines.cascade import DenoiserConfig as DenoiserConfig
 from bottega.pipelines.cascade import StageEntry as StageEntry
 from bottega.pipelines.cascade import assemble as assemble
 from bottega.pipelines.cascade import find_model as find_model
-from bottega.pipelines.cascade import load_denoiser as load_denoiser
 from bottega.pipelines.cascade import load_stages as load_stages
 from bottega.pipelines.cascade import read_manifest as read_manifest
-from bottega.pipelines.cascade import save_denoiser as save_denoiser
 from bottega.pipelines.output import check_writable as check_writable
 from bottega.pipelines.output import open_picture as open_picture
 from bottega.pipelines.output import save_picture as save_picture
@@ -24,6 +21,9 @@ from bottega.pipelines.replay import paint_again as paint_again
 from bottega.pipelines.replay import repaint as repaint
 from bottega.pipelines.stage import Stage as Stage
 from bottega.pipelines.stage import StageSettings as StageSettings
+from bottega.pipelines.stored import DenoiserConfig as DenoiserConfig
+from bottega.pipelines.stored import load_denoiser as load_denoiser
+from bottega.pipelines.stored import save_denoiser as save_denoiser
 
 __all__ = [
     "CascadeManifest",

@@ -16,15 +16,11 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from bottega.checkpoint import Manifest, load_manifest, load_module, save_module
 from bottega.config import from_json, to_json
-from bottega.diffusion import Denoiser, EDMPrecond, LogNormal
 from bottega.errors import CheckpointError, ConfigError, InputError, nearest
 from bottega.models import UNet, UNetConfig
 from bottega.pipelines.stage import Stage, StageSettings
+from bottega.pipelines.stored import load_denoiser
 from bottega.rundir import write_atomically
 
 FORMAT_VERSION = 1
@@ -38,17 +34,7 @@ SHIPPED = ("piccolo",)
 """Models that come inside the package."""
 
 KIND = "cascade"
-DENOISER_KIND = "denoiser"
 _ENCODER_KINDS = ("t5", "clip")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiserConfig:
-    """What a stage's denoiser is built from, and the noise it learned; the ``config`` of its checkpoint."""
-
-    network: UNetConfig
-    precond: EDMPrecond = field(default_factory=EDMPrecond)
-    noise: LogNormal = field(default_factory=LogNormal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,46 +107,6 @@ class CascadeManifest:
             "files": {k: v for k, v in self.files.items() if not k.startswith(judged)},
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def save_denoiser(
-    folder: Path | str,
-    state: Mapping[str, Tensor],
-    config: DenoiserConfig,
-    *,
-    dtype: torch.dtype = torch.bfloat16,
-    images_seen: int = 0,
-    parent: str | None = None,
-) -> Manifest:
-    """Write one stage's checkpoint from its network's ``state_dict()``, in bfloat16 unless asked otherwise."""
-    return save_module(
-        folder,
-        state,
-        kind=DENOISER_KIND,
-        config=to_json(config),
-        images_seen=images_seen,
-        dtype=dtype,
-        parent=parent,
-    )
-
-
-def load_denoiser(folder: Path | str) -> tuple[Denoiser, Manifest]:
-    """Build a denoiser from its checkpoint, in float32, strictly.
-
-    Raises:
-        CheckpointError: When it is missing, damaged, or of another kind.
-    """
-    manifest = load_manifest(folder)
-    if manifest.kind != DENOISER_KIND:
-        raise CheckpointError(f"{folder} holds a {manifest.kind}, not a {DENOISER_KIND}")
-    try:
-        config = from_json(DenoiserConfig, manifest.config, where=f"{folder}: config")
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    with torch.random.fork_rng(devices=[]):  # the weights it starts from are overwritten
-        denoiser = Denoiser(UNet(config.network), config.precond)
-    manifest = load_module(denoiser.network, folder)
-    return denoiser.requires_grad_(False).eval(), manifest
 
 
 def assemble(
@@ -320,13 +266,10 @@ __all__ = [
     "FORMAT_VERSION",
     "SHIPPED",
     "CascadeManifest",
-    "DenoiserConfig",
     "StageEntry",
     "assemble",
     "find_model",
-    "load_denoiser",
     "load_stages",
     "read_manifest",
-    "save_denoiser",
     "verify_files",
 ]
