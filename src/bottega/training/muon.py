@@ -72,19 +72,20 @@ class MuonOptimizer(torch.optim.Optimizer):
         return loss
 
     def _move(self, tensors: Sequence[Tensor], rate: float, weight_decay: float) -> None:
-        updates = orthogonal(torch.stack([self._direction(t) for t in tensors]), self.iterations)
+        ahead = [self._direction(t, t.grad) for t in tensors if t.grad is not None]
+        updates = orthogonal(torch.stack(ahead), self.iterations)
         size = _RMS_OF_ADAM * math.sqrt(max(updates.shape[1:]))
         for tensor, update in zip(tensors, updates, strict=True):
             tensor.mul_(1 - rate * weight_decay)
             tensor.add_(update.view_as(tensor), alpha=-rate * size)
 
-    def _direction(self, tensor: Tensor) -> Float[Tensor, "rows columns"]:
+    def _direction(self, tensor: Tensor, gradient: Tensor) -> Float[Tensor, "rows columns"]:
         """Nesterov's look ahead along the momentum, as a matrix."""
         state = self.state[tensor]
         if not state:
             state["momentum"] = torch.zeros_like(tensor)
-        average = state["momentum"].lerp_(tensor.grad, 1 - self.momentum)
-        return torch.lerp(tensor.grad, average, self.momentum).flatten(1)
+        average = state["momentum"].lerp_(gradient, 1 - self.momentum)
+        return torch.lerp(gradient, average, self.momentum).flatten(1)
 
 
 def orthogonal(matrices: Matrices, iterations: int) -> Matrices:
