@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from bottega.checkpoint.manifest import Manifest, load_manifest
-from bottega.checkpoint.standing import remaining_part
+from bottega.checkpoint.standing import check_nested, remaining_part
 from bottega.config import from_json, to_json
 from bottega.diffusion import LogNormal
 from bottega.ensemble import Part, parse_part, sigma_bounds
@@ -94,8 +94,13 @@ class EnsembleManifest:
         return before + member.images_seen
 
     def painting(self) -> tuple[tuple[Member, Part], ...]:
-        """Who paints what: each member that paints, with what is left to it, from the least noise to the most."""
+        """Who paints what: each member that paints, with what is left to it, from the least noise to the most.
+
+        Raises:
+            ConfigError: If two parts overlap without one being inside the other.
+        """
         parts = [parse_part(member.part) for member in self.members]
+        check_nested(parts, self.noise)
         paints: list[tuple[Member, Part]] = []
         for member, own in zip(self.members, parts, strict=True):
             part = remaining_part(own, [p for p in parts if p != own], self.noise)

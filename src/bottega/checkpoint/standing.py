@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
 from bottega.diffusion import LogNormal
 from bottega.ensemble import Between, Complement, Interval, Node, Part, sigma_bounds
@@ -17,6 +18,22 @@ def is_within(inner: Part, outer: Part, noise: LogNormal) -> bool:
     return not subtract(narrow, wide) and bool(subtract(wide, narrow))
 
 
+def check_nested(parts: Sequence[Part], noise: LogNormal) -> None:
+    """Refuse parts that overlap without one being inside the other.
+
+    Raises:
+        ConfigError: Naming the two.
+    """
+    for first, second in combinations(parts, 2):
+        one = sigma_bounds(first, noise)
+        apart = subtract(one, sigma_bounds(second, noise)) == one
+        if not (apart or is_within(first, second, noise) or is_within(second, first, noise)):
+            raise ConfigError(
+                f"{first} and {second} overlap, and neither lies inside the other: an ensemble of both would not know "
+                "who paints"
+            )
+
+
 def remaining_part(part: Part, others: Sequence[Part], noise: LogNormal) -> Part | None:
     """What of ``part`` no narrower part among ``others`` covers.
 
@@ -24,21 +41,10 @@ def remaining_part(part: Part, others: Sequence[Part], noise: LogNormal) -> Part
         ``part`` itself when there is none inside it, and None when nothing is left.
 
     Raises:
-        ConfigError: If another part overlaps this one and neither is inside the other, or if what is left cannot be
-            said as one part.
+        ConfigError: If what is left cannot be said as one part.
     """
     own = sigma_bounds(part, noise)
-    inside: list[Part] = []
-    for other in others:
-        theirs = sigma_bounds(other, noise)
-        if subtract(own, theirs) == own or is_within(part, other, noise):
-            continue
-        if not is_within(other, part, noise):
-            raise ConfigError(
-                f"{part} and {other} overlap, and neither lies inside the other: an ensemble of both would not know "
-                "who paints"
-            )
-        inside.append(other)
+    inside = [other for other in others if is_within(other, part, noise)]
     if not inside:
         return part
     left = own
@@ -104,4 +110,4 @@ def nodes_of(low: float, high: float) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-__all__ = ["is_within", "nodes_of", "remaining_part", "subtract"]
+__all__ = ["check_nested", "is_within", "nodes_of", "remaining_part", "subtract"]
