@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from bottega.conditioning.encoders import EncodedText, Span
+from bottega.conditioning.encoders import EncodedText, Span, TokenizedText
 from bottega.errors import InputError
 
 
@@ -44,14 +44,19 @@ def tokens_of(span: Span, offsets: Sequence[Span]) -> tuple[int, ...]:
 
 
 def phrase_tokens(
-    text: str, phrase: str, encoded: Mapping[str, EncodedText], row: int, *, occurrence: int = 0
+    text: str,
+    phrase: str,
+    encoded: Mapping[str, EncodedText | TokenizedText],
+    row: int,
+    *,
+    occurrence: int = 0,
 ) -> dict[str, tuple[int, ...]]:
     """The tokens of a phrase in every text stream.
 
     Args:
         text: The prompt.
         phrase: Words of it.
-        encoded: What `Encoders.encode_texts` gave.
+        encoded: What `Encoders.encode_texts` gave, or every encoder's `TextEncoder.tokenize`.
         row: The prompt's place in that batch.
         occurrence: Which one, from 0, when the phrase occurs more than once.
 
