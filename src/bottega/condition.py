@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bottega.errors import InputError
@@ -52,11 +52,14 @@ class Condition:
 
     ``streams`` maps an encoder's name (``t5``, ``clip_text``, ``clip_image``) to what it says. ``low_res`` is the
     picture to enlarge, already noise-augmented, at its own small size; ``low_res_sigma`` is how strong that noise was.
+    ``numbers`` are plain numbers about the picture that some networks are told (SDXL: original height and width, top
+    and left of the crop, height and width aimed at).
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
     low_res: Images | None = None
     low_res_sigma: Sigmas | None = None
+    numbers: Float[Tensor, "batch numbers"] | None = None
 
     def __post_init__(self) -> None:
         if (self.low_res is None) != (self.low_res_sigma is None):
@@ -64,6 +67,8 @@ class Condition:
         sizes = {len(stream.tokens) for stream in self.streams.values()}
         if self.low_res is not None and self.low_res_sigma is not None:
             sizes |= {len(self.low_res), len(self.low_res_sigma)}
+        if self.numbers is not None:
+            sizes |= {len(self.numbers)}
         if len(sizes) > 1:
             raise InputError(f"every part of a condition needs one batch size, got {sorted(sizes)}")
 
@@ -72,6 +77,8 @@ class Condition:
         """How many pictures this speaks of (0 when it says nothing at all)."""
         if self.low_res is not None:
             return len(self.low_res)
+        if self.numbers is not None:
+            return len(self.numbers)
         return next((len(stream.tokens) for stream in self.streams.values()), 0)
 
     def dropped(self, drop: Mapping[str, Bool[Tensor, "batch"]]) -> "Condition":
@@ -103,13 +110,14 @@ class Condition:
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Condition":
-        """Move everything; ``dtype`` applies to stream features only (low_res and sigma keep float32)."""
+        """Move everything; ``dtype`` applies to stream features only (low_res, sigma and numbers keep theirs)."""
         return Condition(
             streams={n: s.to(device=device, dtype=dtype) for n, s in self.streams.items()},
             low_res=None if self.low_res is None else self.low_res.to(device=device),
             low_res_sigma=None
             if self.low_res_sigma is None
             else self.low_res_sigma.to(device=device),
+            numbers=None if self.numbers is None else self.numbers.to(device=device),
         )
 
     @staticmethod
@@ -126,6 +134,7 @@ class Condition:
             streams={n: _cat_streams([p.streams[n] for p in parts]) for n in first.streams},
             low_res=_cat_optional([p.low_res for p in parts], "low_res"),
             low_res_sigma=_cat_optional([p.low_res_sigma for p in parts], "low_res_sigma"),
+            numbers=_cat_optional([p.numbers for p in parts], "numbers"),
         )
 
 

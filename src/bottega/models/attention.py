@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from bottega.models.attention_config import Norm, NumGroups
 from bottega.models.layers import Features, Rows, group_norm, to_picture, to_rows, zeroed
-from bottega.models.unet_config import Norm
 
 Heads = Float[Tensor, "#batch heads keys head_width"]
 """Queries, keys or values."""
@@ -134,10 +134,12 @@ def merge_heads(heads: Float[Tensor, "batch heads rows head_width"]) -> Rows:
 class SelfMixer(nn.Module):
     """Self-attention over rows, without norm or residual."""
 
-    def __init__(self, width: int, head_width: int, *, zero: bool = True) -> None:
+    def __init__(
+        self, width: int, head_width: int, *, zero: bool = True, bias: bool = True
+    ) -> None:
         super().__init__()
         self.head_width = head_width
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.out = zeroed(nn.Linear(width, width)) if zero else nn.Linear(width, width)
 
     def forward(self, rows: Rows) -> Rows:
@@ -152,13 +154,27 @@ class TextReader(nn.Module):
 
     layer: int = -1
 
-    def __init__(self, width: int, context_width: int, head_width: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        context_width: int,
+        head_width: int,
+        *,
+        bias: bool = True,
+        text_norm: NumGroups | None = None,
+    ) -> None:
         super().__init__()
         self.head_width = head_width
-        self.text_kv = nn.Linear(context_width, 2 * width)
+        self.text_norm = None if text_norm is None else group_norm(text_norm, context_width)
+        self.text_kv = nn.Linear(context_width, 2 * width, bias=bias)
 
     def read(self, context: Rows) -> KeysValues:
-        """Keys and values of the text, once per prompt."""
+        """Keys and values of the text, once per prompt.
+
+        A group norm takes its statistics over the tokens too, padding included, as DeepFloyd IF's does.
+        """
+        if self.text_norm is not None:
+            context = self.text_norm(context.transpose(1, 2)).transpose(1, 2)
         keys, values = self.text_kv(context).chunk(2, dim=-1)
         return KeysValues(
             split_heads(keys, self.head_width).contiguous(),
@@ -170,10 +186,17 @@ class CrossMixer(TextReader):
     """Cross-attention from rows to the text, without norm or residual."""
 
     def __init__(
-        self, width: int, context_width: int, head_width: int, *, zero: bool = True
+        self,
+        width: int,
+        context_width: int,
+        head_width: int,
+        *,
+        zero: bool = True,
+        bias: bool = True,
+        text_norm: NumGroups | None = None,
     ) -> None:
-        super().__init__(width, context_width, head_width)
-        self.query = nn.Linear(width, width)
+        super().__init__(width, context_width, head_width, bias=bias, text_norm=text_norm)
+        self.query = nn.Linear(width, width, bias=bias)
         self.out = zeroed(nn.Linear(width, width)) if zero else nn.Linear(width, width)
 
     def forward(self, rows: Rows, height: int, width: int, reading: Reading) -> Rows:
@@ -200,8 +223,10 @@ class FusedMixer(TextReader):
     Source: Imagen (arXiv:2205.11487), appendix D.3.1: the text's keys and values are concatenated to the image's.
     """
 
-    def __init__(self, width: int, context_width: int, head_width: int) -> None:
-        super().__init__(width, context_width, head_width)
+    def __init__(
+        self, width: int, context_width: int, head_width: int, *, text_norm: NumGroups | None = None
+    ) -> None:
+        super().__init__(width, context_width, head_width, text_norm=text_norm)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = zeroed(nn.Linear(width, width))
 

@@ -28,9 +28,11 @@ from bottega.models.unet_config import (
     BlockResample,
     ConvResample,
     CrossOnly,
+    DividedSum,
     FusedAttention,
     NoAttention,
     PatchResample,
+    Residual,
     SelfAttention,
     SelfThenCross,
     Transformer,
@@ -48,10 +50,17 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, config: UNetConfig, in_width: int, out_width: int, *, resample: int = 0
+        self,
+        config: UNetConfig,
+        in_width: int,
+        out_width: int,
+        *,
+        resample: int = 0,
+        residual: Residual | None = None,
     ) -> None:
         super().__init__()
         self.config = config
+        self.residual: Residual = config.residual if residual is None else residual
         self.resample = resample
         self.norm_in = group_norm(config.norm, in_width)
         self.conv_in = conv(in_width, out_width)
@@ -79,13 +88,15 @@ class ResidualBlock(nn.Module):
             h = F.dropout(h, config.dropout, training=self.training)
         h = self.conv_out(h)
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        match config.residual:
+        match self.residual:
             case "plain":
                 return shortcut + h
             case "scaled_sum":
                 return (shortcut + h) * INV_SQRT2
             case "scaled_shortcut":
                 return h.add(shortcut, alpha=INV_SQRT2)
+            case DividedSum(divisor=divisor):
+                return (shortcut + h) / divisor
 
 
 def _resize(x: Features, resample: int) -> Changed:
@@ -172,10 +183,12 @@ def attention(config: UNetConfig, plan: Attention, width: int) -> nn.Module | No
             return None
         case SelfAttention(head_width=head_width):
             return PictureSelfAttention(width, head_width, norm)
-        case FusedAttention(head_width=head_width):
-            return PictureTextAttention(width, FusedMixer(width, context, head_width), norm)
-        case CrossOnly(head_width=head_width):
-            return PictureTextAttention(width, CrossMixer(width, context, head_width), norm)
+        case FusedAttention(head_width=head_width, text_norm=text_norm):
+            mixer = FusedMixer(width, context, head_width, text_norm=text_norm)
+            return PictureTextAttention(width, mixer, norm)
+        case CrossOnly(head_width=head_width, text_norm=text_norm):
+            mixer = CrossMixer(width, context, head_width, text_norm=text_norm)
+            return PictureTextAttention(width, mixer, norm)
         case SelfThenCross(head_width=head_width):
             return InTurn(
                 PictureSelfAttention(width, head_width, norm),

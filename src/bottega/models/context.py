@@ -4,25 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bottega.condition import Condition, Stream
 from bottega.errors import InputError
-from bottega.models.attention import (
-    AttendMask,
-    KeysValues,
-    LogitBias,
-    RowBias,
-    Segments,
-    attend,
-    merge_heads,
-    split_heads,
-)
+from bottega.models.attention import AttendMask, KeysValues, LogitBias, RowBias, Segments
 from bottega.models.layers import Embedding, Features
-from bottega.models.unet_config import AttentionPool, PooledVector, StreamPlan, UNetConfig
-from bottega.shapes import Pooled, Tokens
+from bottega.models.pools import pool_for, pooled_vector
+from bottega.models.unet_config import PooledVector, StreamPlan, UNetConfig
+from bottega.shapes import Tokens
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +21,7 @@ class Context:
     """Everything of a condition that does not depend on the noisy picture, computed once per prompt.
 
     A context prepared for one picture serves a whole batch. ``segments`` says which keys belong to which stream;
-    key 0 is the learned null token. ``low_res`` has been through the first convolution already.
+    key 0 is the learned null token, where there is one. ``low_res`` has been through the first convolution already.
     """
 
     layers: tuple[KeysValues, ...] = ()
@@ -61,45 +52,6 @@ class Context:
         return replace(self, bias=bias)
 
 
-class TokenPool(nn.Module):
-    """One vector from a stream's tokens: a learned query attends to them and to a null token.
-
-    Source: Imagen (arXiv:2205.11487) section 2.5 asks for attention pooling with a layer norm and
-    does not say how it is built; ours has one learned query.
-    """
-
-    def __init__(self, width: int, head_width: int, out_width: int) -> None:
-        super().__init__()
-        self.head_width = head_width
-        self.norm = nn.LayerNorm(width)
-        self.query = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
-        self.null = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
-        self.kv = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, out_width)
-
-    def forward(self, tokens: Tokens, mask: Bool[Tensor, "batch tokens"]) -> Embedding:
-        """Pool the real tokens."""
-        batch = len(tokens)
-        rows = torch.cat([self.null.expand(batch, -1, -1), self.norm(tokens)], dim=1)
-        mask = F.pad(mask, (1, 0), value=True)[:, None, None]
-        keys, values = (split_heads(p, self.head_width) for p in self.kv(rows).chunk(2, dim=-1))
-        query = split_heads(self.query.expand(batch, -1, -1), self.head_width)
-        return self.out(merge_heads(attend(query, keys, values, mask))[:, 0])
-
-
-class VectorProjection(nn.Module):
-    """An encoder's own vector, normed and projected to the time embedding."""
-
-    def __init__(self, width: int, out_width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, out_width)
-
-    def forward(self, pooled: Pooled) -> Embedding:
-        """Project."""
-        return self.out(self.norm(pooled))
-
-
 class StreamReader(nn.Module):
     """One stream's way in: its tokens to the common width, and its vector to the time embedding."""
 
@@ -108,14 +60,7 @@ class StreamReader(nn.Module):
         self.plan = plan
         self.norm = nn.LayerNorm(plan.width) if plan.norm else None
         self.project = nn.Linear(plan.width, context_width) if plan.project else None
-        self.pool: TokenPool | VectorProjection | None = None
-        match plan.pool:
-            case AttentionPool(head_width=head_width):
-                self.pool = TokenPool(plan.width, head_width, time_width)
-            case PooledVector(width=width):
-                self.pool = VectorProjection(width, time_width)
-            case None:
-                pass
+        self.pool = pool_for(plan, time_width)
 
     def tokens(self, stream: Stream, dtype: torch.dtype) -> Tokens:
         """The stream's tokens at the common width."""
@@ -129,23 +74,23 @@ class StreamReader(nn.Module):
             tokens = self.norm(tokens)
         return tokens if self.project is None else self.project(tokens)
 
-    def vector(self, stream: Stream, dtype: torch.dtype) -> Embedding | None:
+    def vector(
+        self, stream: Stream, numbers: Float[Tensor, "batch numbers"] | None, dtype: torch.dtype
+    ) -> Embedding | None:
         """What is added to the time embedding, if anything."""
-        if isinstance(self.pool, TokenPool):
-            return self.pool(stream.tokens.to(dtype), stream.mask)
-        if isinstance(self.pool, VectorProjection):
-            if stream.pooled is None:
-                raise InputError(f"stream {self.plan.name} must carry a pooled vector here")
-            return self.pool(stream.pooled.to(dtype))
-        return None
+        if self.pool is None:
+            return None
+        return pooled_vector(self.pool, self.plan.name, stream, numbers, dtype)
 
 
 class ContextReader(nn.Module):
-    """All streams, and the learned null token that can always be looked at."""
+    """All streams, and the learned null token that can always be looked at, where the network has one."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        self.null = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
+        self.null: nn.Parameter | None = None
+        if config.null_token:
+            self.null = nn.Parameter(torch.randn(1, 1, config.context_width) * 0.02)
         self.streams = nn.ModuleDict(
             {
                 plan.name: StreamReader(plan, config.context_width, config.time_width)
@@ -154,11 +99,12 @@ class ContextReader(nn.Module):
         )
 
     def forward(
-        self, condition: Condition
+        self, condition: Condition, like: Tensor
     ) -> tuple[Tokens, Bool[Tensor, "batch keys"], Embedding | None, Segments]:
         """Rows to make keys and values of, which of them are real, the pooled vector, and whose each row is.
 
-        A stream the condition lacks says nothing, which is what a dropped stream says too.
+        A stream the condition lacks says nothing, which is what a dropped stream says too. Everything is made in the
+        type and on the device of ``like``.
         """
         known = [name for name in self.streams if name in condition.streams]
         if condition.streams and not known:
@@ -167,24 +113,31 @@ class ContextReader(nn.Module):
                 f"{sorted(condition.streams)}"
             )
         batch = max(condition.batch_size, 1)
-        rows = [self.null.expand(batch, -1, -1)]
-        masks = [torch.ones(batch, 1, dtype=torch.bool, device=self.null.device)]
+        rows: list[Tensor] = []
+        masks: list[Tensor] = []
         vectors: list[Tensor] = []
-        segments = [("null", 0, 1)]
-        end = 1
+        segments: list[tuple[str, int, int]] = []
+        end = 0
+        if self.null is not None:
+            rows.append(self.null.expand(batch, -1, -1))
+            masks.append(torch.ones(batch, 1, dtype=torch.bool, device=like.device))
+            segments.append(("null", 0, 1))
+            end = 1
         for name, reader in self.streams.items():
             assert isinstance(reader, StreamReader)
             stream = condition.streams.get(name)
             if stream is None:
-                stream = _silent(reader.plan, batch, self.null)
+                stream = _silent(reader.plan, batch, like)
             else:
-                rows.append(reader.tokens(stream, self.null.dtype))
+                rows.append(reader.tokens(stream, like.dtype))
                 masks.append(stream.mask)
                 segments.append((name, end, end + stream.tokens.shape[1]))
                 end += stream.tokens.shape[1]
-            vector = reader.vector(stream, self.null.dtype)
+            vector = reader.vector(stream, condition.numbers, like.dtype)
             if vector is not None:
                 vectors.append(vector)
+        if not rows:
+            raise InputError(f"this network must be given a text: a stream {sorted(self.streams)}")
         pooled = torch.stack(vectors).sum(dim=0) if vectors else None
         return torch.cat(rows, dim=1), torch.cat(masks, dim=1), pooled, tuple(segments)
 

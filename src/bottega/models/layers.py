@@ -12,7 +12,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bottega.models.unet_config import Norm, Sinusoid
+from bottega.models.attention_config import Norm
+from bottega.models.stream_config import Periods, Sinusoid
 from bottega.shapes import Images
 
 M = TypeVar("M", bound=nn.Module)
@@ -57,9 +58,9 @@ def unfold_patches(x: Features, patch: int) -> Changed:
     return rows.permute(0, 3, 1, 2)
 
 
-def group_norm(norm: Norm, width: int) -> nn.GroupNorm:
+def group_norm(norm: Norm, width: int, eps: float = 1e-5) -> nn.GroupNorm:
     """Group norm as the plan wants it."""
-    return nn.GroupNorm(norm.groups(width), width, eps=1e-5)
+    return nn.GroupNorm(norm.groups(width), width, eps=eps)
 
 
 def activate(kind: Literal["silu", "gelu"], x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -87,32 +88,53 @@ class Shortcut(nn.Linear):
         return F.linear(input.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
 
 
+def waves(
+    plan: Sinusoid | Periods, values: Float[Tensor, "batch"], num_frequencies: int
+) -> Float[Tensor, "batch features"]:
+    """Numbers as sines and cosines, in float32."""
+    if isinstance(plan, Periods):
+        steps = torch.arange(num_frequencies, dtype=torch.float32, device=values.device)
+        steps = -math.log(plan.longest) * steps / (num_frequencies - plan.shift)
+    else:
+        steps = torch.linspace(
+            math.log(plan.highest), math.log(plan.lowest), num_frequencies, device=values.device
+        )
+    angles = values.float()[:, None] * steps.exp()
+    halves = [angles.cos(), angles.sin()]
+    if isinstance(plan, Periods) and plan.sines_first:
+        halves.reverse()
+    return torch.cat(halves, dim=1)
+
+
 class NoiseEmbedding(nn.Module):
     """c_noise as sines and cosines, then a two-layer perceptron.
 
     The sinusoid is taken in float32 whatever the network's precision: bf16 cannot tell neighbouring noise levels apart.
     """
 
-    def __init__(self, sinusoid: Sinusoid, num_features: int, width: int) -> None:
+    def __init__(
+        self,
+        sinusoid: Sinusoid | Periods,
+        num_features: int,
+        width: int,
+        activation: Literal["silu", "gelu"] = "silu",
+    ) -> None:
         super().__init__()
         self.sinusoid = sinusoid
+        self.activation: Literal["silu", "gelu"] = activation
         self.num_frequencies = num_features // 2
         self.linear_in = nn.Linear(2 * self.num_frequencies, width)
         self.linear_out = nn.Linear(width, width)
 
     def forward(self, c_noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch embedding"]:
         """Embed one number per picture."""
-        steps = torch.linspace(
-            math.log(self.sinusoid.highest),
-            math.log(self.sinusoid.lowest),
-            self.num_frequencies,
-            device=c_noise.device,
-        )
-        angles = c_noise.float()[:, None] * steps.exp()
-        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.linear_in.weight.dtype)
-        return self.linear_out(F.silu(self.linear_in(waves)))
+        features = waves(self.sinusoid, c_noise, self.num_frequencies)
+        inner = self.linear_in(features.to(self.linear_in.weight.dtype))
+        return self.linear_out(activate(self.activation, inner))
 
 
 def enlarge(low_res: Images, scale: int) -> Changed:
     """A picture ``scale`` times larger, by bilinear interpolation in float32."""
+    if scale == 1:
+        return low_res.float()
     return F.interpolate(low_res.float(), scale_factor=scale, mode="bilinear", align_corners=False)

@@ -50,9 +50,11 @@ class TransformerBlock(nn.Module):
     def __init__(self, width: int, context_width: int, plan: Transformer) -> None:
         super().__init__()
         self.norm_self = nn.LayerNorm(width)
-        self.self_mix = SelfMixer(width, plan.head_width, zero=False)
+        self.self_mix = SelfMixer(width, plan.head_width, zero=False, bias=plan.qkv_bias)
         self.norm_cross = nn.LayerNorm(width)
-        self.cross_mix = CrossMixer(width, context_width, plan.head_width, zero=False)
+        self.cross_mix = CrossMixer(
+            width, context_width, plan.head_width, zero=False, bias=plan.qkv_bias
+        )
         self.norm_feed = nn.LayerNorm(width)
         self.feed = feed_forward(plan.feed_forward, width)
 
@@ -68,7 +70,7 @@ class PictureTransformer(nn.Module):
 
     def __init__(self, width: int, context_width: int, plan: Transformer, norm: Norm) -> None:
         super().__init__()
-        self.norm = group_norm(norm, width)
+        self.norm = group_norm(norm, width, plan.norm_eps)
         self.into = nn.Linear(width, width)
         self.blocks = nn.ModuleList(
             TransformerBlock(width, context_width, plan) for _ in range(plan.depth)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -32,6 +32,7 @@ from bottega.models.unet_config import (
     ConcatSkips,
     Level,
     NoAttention,
+    Residual,
     UNetConfig,
 )
 from bottega.shapes import Images
@@ -43,9 +44,16 @@ LOW_RES_SIGMA_FLOOR = 0.002
 class Stage(nn.Module):
     """A residual block and the attention after it."""
 
-    def __init__(self, config: UNetConfig, in_width: int, width: int, plan: Attention) -> None:
+    def __init__(
+        self,
+        config: UNetConfig,
+        in_width: int,
+        width: int,
+        plan: Attention,
+        residual: Residual | None = None,
+    ) -> None:
         super().__init__()
-        self.block = ResidualBlock(config, in_width, width)
+        self.block = ResidualBlock(config, in_width, width, residual=residual)
         self.attention = attention(config, plan, width)
 
     def forward(self, x: Features, embedding: Embedding, reading: Reading) -> Changed:
@@ -66,14 +74,12 @@ class UNet(nn.Module):
         self.checkpointing = False
         folded = config.patch**2
         self.stem = conv(config.in_channels * folded, config.first_width)
-        self.embed_noise = NoiseEmbedding(config.sinusoid, config.first_width, config.time_width)
+        self.embed_noise = _noise_embedding(config)
         self.reader = ContextReader(config) if config.streams else None
         self.low_res_stem: nn.Conv2d | None = None
         if config.low_res is not None:
             self.low_res_stem = conv(config.low_res.channels * folded, config.first_width)
-            self.embed_low_res = NoiseEmbedding(
-                config.sinusoid, config.first_width, config.time_width
-            )
+            self.embed_low_res = _noise_embedding(config)
         self._build_levels(config)
         self.norm = group_norm(config.norm, self._last_width)
         self.head = zeroed(conv(self._last_width, config.out_channels * folded))
@@ -101,8 +107,9 @@ class UNet(nn.Module):
             self.down.append(stages)
         self.middle = nn.ModuleList()
         if config.middle is not None:
-            self.middle.append(Stage(config, width, width, config.middle.attention))
-            self.middle.append(Stage(config, width, width, NoAttention()))
+            residual = config.middle.residual
+            self.middle.append(Stage(config, width, width, config.middle.attention, residual))
+            self.middle.append(Stage(config, width, width, NoAttention(), residual))
         for i, level in reversed(list(enumerate(config.levels))):
             stages = nn.ModuleList()
             for b in range(level.up_blocks):
@@ -135,9 +142,10 @@ class UNet(nn.Module):
         """
         vector, layers, mask, segments = None, (), None, ()
         if self.reader is not None:
-            rows, real, vector, segments = self.reader(condition)
+            rows, real, vector, segments = self.reader(condition, self.stem.weight)
             layers = tuple(module.read(rows) for module in self._text_readers())
-            mask = real[:, None, None]
+            if self.config.null_token or not _all_real(real):
+                mask = real[:, None, None]
         low_res, sigma_vector = self._prepare_low_res(condition)
         if sigma_vector is not None:
             vector = sigma_vector if vector is None else vector + sigma_vector
@@ -152,7 +160,9 @@ class UNet(nn.Module):
         if condition.low_res is None or condition.low_res_sigma is None:
             raise InputError("this network enlarges a picture; give low_res and low_res_sigma")
         large = enlarge(condition.low_res, plan.scale).to(self.dtype)
-        level = condition.low_res_sigma.float().square().add(LOW_RES_SIGMA_FLOOR**2).log() / 8
+        level = condition.low_res_sigma.float()
+        if plan.level == "log_sigma":
+            level = level.square().add(LOW_RES_SIGMA_FLOOR**2).log() / 8
         return self.low_res_stem(_folded(large, self.config.patch)), self.embed_low_res(level)
 
     def forward(
@@ -167,7 +177,7 @@ class UNet(nn.Module):
 
         Args:
             x: The scaled noisy picture; height and width are multiples of ``config.downsampling``.
-            c_noise: ln(sigma) / 4 per picture.
+            c_noise: ln(sigma) / 4 per picture, or what else ``config.sinusoid`` was made for.
             context: What `prepare` gave.
             maps: When given, every layer that reads text appends where it looked.
         """
@@ -232,6 +242,28 @@ class UNet(nn.Module):
         if self.checkpointing and torch.is_grad_enabled() and reading.maps is None:
             return checkpoint(stage, h, embedding, reading, use_reentrant=False)
         return stage(h, embedding, reading)
+
+
+def _noise_embedding(config: UNetConfig) -> NoiseEmbedding:
+    return NoiseEmbedding(
+        config.sinusoid, config.first_width, config.time_width, config.time_activation
+    )
+
+
+def _all_real(real: Bool[Tensor, "batch keys"]) -> bool:
+    """Whether no mask is needed.
+
+    Raises:
+        InputError: When a picture has nothing to look at, and so nothing could be computed.
+    """
+    if real.is_meta:
+        return True
+    if not real.any(dim=1).all():
+        raise InputError(
+            "this network has no null token: every picture needs at least one real token "
+            "(give the encoding of an empty text instead of a dropped stream)"
+        )
+    return bool(real.all())
 
 
 def _folded(x: Images, patch: int) -> Changed:

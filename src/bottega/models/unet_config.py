@@ -6,108 +6,34 @@ Widths count channels; a stride is how many times smaller a level's picture is t
 from dataclasses import dataclass
 from typing import Literal
 
-from bottega.errors import ConfigError
-
-
-def _require(fine: bool, message: str) -> None:
-    if not fine:
-        raise ConfigError(message)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelsPerGroup:
-    """Group norm with groups of a fixed width; multiples of 16 are what a CPU normalises fast."""
-
-    channels: int = 16
-
-    def __post_init__(self) -> None:
-        _require(self.channels > 0, f"norm.channels must be positive, got {self.channels}")
-
-    def groups(self, width: int) -> int:
-        """How many groups ``width`` channels fall into."""
-        return width // self.channels if width % self.channels == 0 else 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class NumGroups:
-    """Group norm with a fixed number of groups, 32 in ADM and all that followed it."""
-
-    num: int = 32
-
-    def __post_init__(self) -> None:
-        _require(self.num > 0, f"norm.num must be positive, got {self.num}")
-
-    def groups(self, width: int) -> int:
-        """How many groups ``width`` channels fall into."""
-        return self.num if width % self.num == 0 else 0
-
-
-Norm = ChannelsPerGroup | NumGroups
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoAttention:
-    """Convolutions alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelfAttention:
-    """Every position looks at every other; no text (ADM)."""
-
-    head_width: int = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusedAttention:
-    """Positions and text tokens under one softmax (Imagen's base and 256 px networks)."""
-
-    head_width: int = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelfThenCross:
-    """Self-attention, then a cross-attention of its own (eDiff-I)."""
-
-    head_width: int = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossOnly:
-    """Text alone, so that the network stays convolutional in the picture (Imagen and eDiff-I at 1024 px)."""
-
-    head_width: int = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class GatedFeedForward:
-    """A feed-forward gated by GELU, ``ratio`` times as wide inside (GEGLU, Stable Diffusion)."""
-
-    ratio: float = 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlainFeedForward:
-    """Linear, GELU, linear, ``ratio`` times as wide inside."""
-
-    ratio: float = 4.0
-
-
-FeedForward = GatedFeedForward | PlainFeedForward
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transformer:
-    """Blocks of self-attention, cross-attention and a feed-forward, as Stable Diffusion has them."""
-
-    depth: int = 1
-    head_width: int = 64
-    feed_forward: FeedForward = GatedFeedForward()
-
-    def __post_init__(self) -> None:
-        _require(self.depth > 0, f"attention.depth must be positive, got {self.depth}")
-
-
-Attention = NoAttention | SelfAttention | FusedAttention | SelfThenCross | CrossOnly | Transformer
+from bottega.models.attention_config import (
+    Attention,
+    ChannelsPerGroup,
+    CrossOnly,
+    FeedForward,
+    FusedAttention,
+    GatedFeedForward,
+    NoAttention,
+    Norm,
+    NumGroups,
+    PlainFeedForward,
+    SelfAttention,
+    SelfThenCross,
+    Transformer,
+    reads_text,
+    require,
+)
+from bottega.models.stream_config import (
+    AttentionPool,
+    LowRes,
+    MeanPool,
+    Periods,
+    Pool,
+    PooledVector,
+    Sinusoid,
+    StreamPlan,
+    VectorWithNumbers,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +54,14 @@ class Level:
     attention_after: Literal["every_block", "last_block"] = "every_block"
 
     def __post_init__(self) -> None:
-        _require(self.width > 0, f"level.width must be positive, got {self.width}")
-        _require(
+        require(self.width > 0, f"level.width must be positive, got {self.width}")
+        require(
             self.down_blocks > 0, f"level.down_blocks must be at least 1, got {self.down_blocks}"
         )
-        _require(self.up_blocks > 0, f"level.up_blocks must be at least 1, got {self.up_blocks}")
+        require(self.up_blocks > 0, f"level.up_blocks must be at least 1, got {self.up_blocks}")
         head_width = getattr(self.attention, "head_width", 1)
         for name, width in (("width", self.width), ("up_width", self.width_up)):
-            _require(
+            require(
                 head_width > 0 and width > 0 and width % head_width == 0,
                 f"level.{name} {width} must be a multiple of attention.head_width {head_width}",
             )
@@ -147,10 +73,28 @@ class Level:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DividedSum:
+    """A residual block gives (shortcut + branch) / divisor."""
+
+    divisor: float = 2**0.5
+
+    def __post_init__(self) -> None:
+        require(self.divisor > 0, f"residual.divisor must be positive, got {self.divisor}")
+
+
+Residual = Literal["plain", "scaled_sum", "scaled_shortcut"] | DividedSum
+"""Where the sum of a residual block is scaled; the names stand for 1/sqrt(2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Middle:
-    """Residual block, attention, residual block between the way down and the way up."""
+    """Residual block, attention, residual block between the way down and the way up.
+
+    ``residual`` is for these two blocks where they differ from the network's others.
+    """
 
     attention: Attention = NoAttention()
+    residual: Residual | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,79 +138,15 @@ Skips = ConcatSkips | AddSkips
 
 
 @dataclass(frozen=True, kw_only=True)
-class PooledVector:
-    """The encoder's own vector of the whole text or picture, ``width`` wide, added to the time embedding (eDiff-I)."""
-
-    width: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionPool:
-    """A vector pooled from the stream's tokens by attention, added to the time embedding (Imagen)."""
-
-    head_width: int = 64
-
-
-Pool = PooledVector | AttentionPool
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamPlan:
-    """How one encoder's stream enters: its tokens by attention, and perhaps one vector by the time embedding.
-
-    ``norm`` puts a layer norm on the tokens (Imagen found that it helps), ``project`` a linear layer
-    to the common width.
-    """
-
-    name: str
-    width: int
-    pool: Pool | None = None
-    norm: bool = True
-    project: bool = True
-
-    def __post_init__(self) -> None:
-        _require(self.width > 0, f"streams.{self.name}.width must be positive, got {self.width}")
-        if isinstance(self.pool, AttentionPool):
-            head_width = self.pool.head_width
-            _require(
-                head_width > 0 and self.width % head_width == 0,
-                f"streams.{self.name}.pool.head_width {head_width} must divide {self.width}",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sinusoid:
-    """Frequencies of the noise embedding, in radians per unit of c_noise, spaced evenly in their logarithm."""
-
-    lowest: float = 0.5
-    highest: float = 64.0
-
-    def __post_init__(self) -> None:
-        _require(
-            0 < self.lowest < self.highest,
-            f"sinusoid needs 0 < lowest < highest, got {self.lowest} and {self.highest}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LowRes:
-    """The network enlarges a picture ``scale`` times smaller than its own, given in the condition."""
-
-    scale: int = 4
-    channels: int = 3
-
-    def __post_init__(self) -> None:
-        _require(self.scale > 0, f"low_res.scale must be positive, got {self.scale}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """Everything a `UNet` is built from.
 
     ``patch`` folds squares of pixels into channels before the first convolution. ``context_width`` is the width all
     streams are projected to. ``skips_from`` says whether every block on the way up gets a long skip (ADM) or one per
     level does (Efficient U-Net). ``residual`` says where 1/sqrt(2) stands in a residual block: nowhere, on the sum (IF,
-    SR3), or on the shortcut alone (NeMo).
+    SR3), or on the shortcut alone (NeMo); or by what the sum is divided. ``time_activation`` is the one inside the
+    perceptrons of noise levels. Without ``null_token`` text attention has nothing but the streams to look at, and an
+    empty text must be given as the network learned it.
     """
 
     levels: tuple[Level, ...]
@@ -278,50 +158,60 @@ class UNetConfig:
     resample: Resample = PatchResample()
     skips: Skips = ConcatSkips()
     skips_from: Literal["every_block", "level"] = "every_block"
-    residual: Literal["plain", "scaled_sum", "scaled_shortcut"] = "plain"
+    residual: Residual = "plain"
     time: Literal["scale_shift", "add"] = "scale_shift"
     time_width: int = 512
-    sinusoid: Sinusoid = Sinusoid()
+    time_activation: Literal["silu", "gelu"] = "silu"
+    sinusoid: Sinusoid | Periods = Sinusoid()
     norm: Norm = ChannelsPerGroup()
     activation: Literal["silu", "gelu"] = "silu"
     dropout: float = 0.0
     streams: tuple[StreamPlan, ...] = ()
     context_width: int = 256
+    null_token: bool = True
     low_res: LowRes | None = None
 
     def __post_init__(self) -> None:
-        _require(len(self.levels) > 0, "levels must name at least one level")
+        require(len(self.levels) > 0, "levels must name at least one level")
         for name in ("in_channels", "out_channels", "patch", "time_width", "context_width"):
             value = getattr(self, name)
-            _require(value > 0, f"{name} must be positive, got {value}")
-        _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
-        _require(self.time_width % 2 == 0, f"time_width must be even, got {self.time_width}")
+            require(value > 0, f"{name} must be positive, got {value}")
+        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+        require(self.time_width % 2 == 0, f"time_width must be even, got {self.time_width}")
         widths = {w for level in self.levels for w in (level.width, level.width_up)}
         for width in sorted({self.first_width, *widths}):
-            _require(
+            require(
                 self.norm.groups(width) > 0,
                 f"norm: {self.norm} does not divide a width of {width}; change levels or norm",
             )
         for stream in self.streams:
-            _require(
+            require(
                 stream.project or stream.width == self.context_width,
                 f"streams.{stream.name}.project: without it the width {stream.width} must be "
                 f"context_width, {self.context_width}",
             )
         names = [stream.name for stream in self.streams]
-        _require(len(names) == len(set(names)), f"streams must have distinct names, got {names}")
+        require(len(names) == len(set(names)), f"streams must have distinct names, got {names}")
         for level in self.levels:
-            _require(
+            require(
                 self.streams != () or not reads_text(level.attention),
                 f"levels: {type(level.attention).__name__} reads text, but streams is empty",
             )
+        attentions = [level.attention for level in self.levels]
+        attentions += [] if self.middle is None else [self.middle.attention]
+        for attention in attentions:
+            norm = getattr(attention, "text_norm", None)
+            require(
+                norm is None or norm.groups(self.context_width) > 0,
+                f"attention.text_norm: {norm} does not divide context_width {self.context_width}",
+            )
         if self.middle is not None:
             head_width = getattr(self.middle.attention, "head_width", 1)
-            _require(
+            require(
                 head_width > 0 and self.levels[-1].width % head_width == 0,
                 f"middle.attention.head_width {head_width} must divide {self.levels[-1].width}",
             )
-            _require(
+            require(
                 self.streams != () or not reads_text(self.middle.attention),
                 f"middle: {type(self.middle.attention).__name__} reads text, but streams is empty",
             )
@@ -351,11 +241,6 @@ class UNetConfig:
         return total
 
 
-def reads_text(attention: Attention) -> bool:
-    """Whether this kind of attention looks at the streams."""
-    return isinstance(attention, FusedAttention | SelfThenCross | CrossOnly | Transformer)
-
-
 __all__ = [
     "AddSkips",
     "Attention",
@@ -365,20 +250,24 @@ __all__ = [
     "ConcatSkips",
     "ConvResample",
     "CrossOnly",
+    "DividedSum",
     "FeedForward",
     "FusedAttention",
     "GatedFeedForward",
     "Level",
     "LowRes",
+    "MeanPool",
     "Middle",
     "NoAttention",
     "Norm",
     "NumGroups",
     "PatchResample",
+    "Periods",
     "PlainFeedForward",
     "Pool",
     "PooledVector",
     "Resample",
+    "Residual",
     "SelfAttention",
     "SelfThenCross",
     "Sinusoid",
@@ -386,5 +275,6 @@ __all__ = [
     "StreamPlan",
     "Transformer",
     "UNetConfig",
+    "VectorWithNumbers",
     "reads_text",
 ]
