@@ -46,14 +46,6 @@ class TimestepPlan:
     steps_offset: int = 0
 
     def __post_init__(self) -> None:
-        if self.prediction not in get_args(Prediction):
-            raise ConfigError(
-                f"prediction {self.prediction!r} is not known{nearest(self.prediction, get_args(Prediction))}"
-            )
-        if self.betas not in get_args(Betas):
-            raise ConfigError(
-                f"betas {self.betas!r} are not known{nearest(self.betas, get_args(Betas))}"
-            )
         if self.prediction == "eps" and self.zero_terminal_snr:
             raise ConfigError(
                 "an eps network says nothing about the picture where no signal is left: "

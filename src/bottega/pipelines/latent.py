@@ -11,6 +11,7 @@ from torch import Tensor
 from bottega.checkpoint.foreign_files import check_keys, read_config, read_weights
 from bottega.checkpoint.store import check_names
 from bottega.errors import CheckpointError
+from bottega.pipelines.space import Latents
 from bottega.shapes import Images
 
 _OLD_NAMES = {
@@ -41,24 +42,24 @@ class Autoencoder:
     tiled: bool = False
 
     @torch.no_grad()
-    def encode(self, images: Images) -> Images:
+    def encode(self, images: Images) -> Latents:
         """The mean of the latents of pictures in [-1, 1]."""
         module = self._open(images)
         mean: Tensor = module.encode(images.float()).latent_dist.mean
         return (mean - self.shift) * self.scale
 
     @torch.no_grad()
-    def decode(self, latents: Images) -> Images:
+    def decode(self, latents: Latents) -> Images:
         """Pictures in [-1, 1], values outside not clipped."""
         module = self._open(latents)
         decoded: Tensor = module.decode(latents.float() / self.scale + self.shift).sample
         return decoded
 
-    def preview(self, latents: Images) -> Images:
+    def preview(self, latents: Latents) -> Images:
         """The first three channels, at the latents' own size: shapes, not colours."""
         return (latents[:, :3].float() / 3).expand(-1, 3, -1, -1)
 
-    def _open(self, like: Images) -> Any:
+    def _open(self, like: Tensor) -> Any:
         module = self.module().to(device=like.device)
         module.use_tiling = self.tiled
         return module

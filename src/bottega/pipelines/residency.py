@@ -1,5 +1,6 @@
 """Which parts of a model stay in memory: all of them, or only the one at work."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar, get_args
 
@@ -12,8 +13,8 @@ from bottega.shapes import Images, Sigmas
 
 T = TypeVar("T")
 
-Policy = Literal["all", "one"]
-"""``all`` keeps what was loaded; ``one`` lets every other part go when one is needed."""
+Policy = Literal["all", "active"]
+"""``all`` keeps what was loaded; ``active`` lets every other part go when one is needed."""
 
 POLICIES: tuple[str, ...] = get_args(Policy)
 
@@ -85,17 +86,21 @@ class LazyDenoiser:
         self._part = part
         self._device: torch.device | str = "cpu"
         self._dtype: torch.dtype | None = None
+        self._placed: Callable[[], Any] = lambda: None
 
     def to(self, *, device: torch.device | str, dtype: torch.dtype) -> "LazyDenoiser":
         """Compute there and so from now on."""
         self._device, self._dtype = device, dtype
-        if self._part.is_resident:
-            self.open()
+        self._placed = lambda: None
         return self
 
     def open(self) -> TimestepDenoiser:
-        """The denoiser itself."""
-        return self._part().to(device=self._device, dtype=self._dtype)
+        """The denoiser itself, where it is to compute."""
+        denoiser = self._part()
+        if self._placed() is not denoiser:
+            denoiser.to(device=self._device, dtype=self._dtype)
+            self._placed = weakref.ref(denoiser)  # a strong one would keep it from leaving
+        return denoiser
 
     def prepare(self, condition: Condition) -> Any:
         """Do everything that depends on neither x nor sigma, once per prompt."""

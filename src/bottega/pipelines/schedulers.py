@@ -30,13 +30,14 @@ _SAMPLERS = {
 }
 """Schedulers whose networks we understand, and our sampler that is the same or comes nearest."""
 
-_SAME = ("ddim", "euler", "euler_ancestral", "dpmpp_2m")
-_EXACT = (
+_SAME_STEPS = (
     "DDIMScheduler",
     "DDPMScheduler",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
 )
+"""Those whose timesteps are ours of the same spacing; the others are walked along Karras's levels."""
+
 _BETAS = {
     "linear": "linear",
     "scaled_linear": "scaled_linear",
@@ -52,15 +53,13 @@ class Scheduling:
     """A scheduler's configuration in our words.
 
     ``sampler`` and ``grid`` are what comes nearest to what it would do. ``threshold`` is what it does to every estimate
-    of the clean picture; pipelines that paint in latents switch plain clipping off. ``exact`` is False where the
-    scheduler is one that we have only a relative of.
+    of the clean picture; pipelines that paint in latents switch plain clipping off.
     """
 
     plan: TimestepPlan
     sampler: str
     grid: str
     threshold: Static | Dynamic | None
-    exact: bool
 
 
 def read_scheduling(folder: Path) -> Scheduling:
@@ -90,20 +89,18 @@ def parse_scheduling(config: Mapping[str, Any], *, where: str) -> Scheduling:
             raise CheckpointError(f"{where} has the setting {key}, which is not supported here")
     plan = _plan(config, where)
     plan.schedule  # noqa: B018 - betas that make no schedule are refused here, not while painting
-    karras = bool(config.get("use_karras_sigmas")) or named not in _EXACT
     spacing = str(config.get("timestep_spacing", "leading"))
     if spacing not in SPACINGS:
         raise CheckpointError(
             f"{where}: timestep_spacing {spacing!r} is not known{nearest(spacing, SPACINGS)}"
         )
-    if named.startswith("DPMSolverMultistep") and spacing == "trailing":
-        karras = bool(config.get("use_karras_sigmas"))
+    alike = named in _SAME_STEPS or (named, spacing) == ("DPMSolverMultistepScheduler", "trailing")
+    karras = bool(config.get("use_karras_sigmas")) or not alike
     return Scheduling(
         plan=plan,
         sampler=_SAMPLERS[named],
         grid="karras" if karras else spacing,
         threshold=_threshold(config, where),
-        exact=_SAMPLERS[named] in _SAME and named in (*_EXACT, "DPMSolverMultistepScheduler"),
     )
 
 

@@ -3,8 +3,13 @@
 from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from bottega.shapes import Images
+
+Latents = Float[Tensor, "batch latent_channels latent_height latent_width"]
+"""What a denoiser sees in a space; in pixels, pictures."""
 
 
 @runtime_checkable
@@ -19,20 +24,20 @@ class Space(Protocol):
     channels: int
     factor: int
 
-    def encode(self, images: Images) -> Images:
+    def encode(self, images: Images) -> Latents:
         """Pictures in [-1, 1] as the denoiser sees them; the same picture always becomes the same values."""
         ...
 
-    def decode(self, latents: Images) -> Images:
+    def decode(self, latents: Latents) -> Images:
         """Back to pictures in [-1, 1], values outside not clipped."""
         ...
 
-    def preview(self, latents: Images) -> Images:
+    def preview(self, latents: Latents) -> Images:
         """Something to look at while painting, at little cost and of any size."""
         ...
 
 
-def enlarged(images: Images, size: int) -> Images:
+def enlarged(images: Images, size: int) -> Float[Tensor, "batch channels size size"]:
     """Square pictures at ``size`` pixels, bilinear, with the outermost pixels' centres kept in the corners.
 
     Source: DeepFloyd IF, as the diffusers library has it; Imagen does not say.
@@ -40,4 +45,4 @@ def enlarged(images: Images, size: int) -> Images:
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=True)
 
 
-__all__ = ["Space", "enlarged"]
+__all__ = ["Latents", "Space", "enlarged"]
