@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from bottega.checkpoint import Manifest
-from bottega.pipelines import CascadeManifest, Provenance, StageEntry
+from bottega.pipelines import Box, CascadeManifest, Provenance, Region, StageEntry
+from bottega.pipelines.edit import StartRecord
+from bottega.pipelines.masks import StoredMask
 from bottega.pipelines.provenance import Machine, Request, SheetLayout, StageRecord
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
@@ -24,7 +26,13 @@ def section(title: str) -> str:
     [
         ("A checkpoint", (Manifest,)),
         ("A model folder", (CascadeManifest, StageEntry)),
-        ("A picture", (Provenance, Request, StageRecord, Machine, SheetLayout)),
+        (
+            "A picture",
+            (
+                *(Provenance, Request, StageRecord, Machine, SheetLayout),
+                *(Region, Box, StoredMask, StartRecord),
+            ),
+        ),
     ],
 )
 def test_every_key_on_disk_is_documented(title: str, classes: tuple[type, ...]):

@@ -6,16 +6,21 @@ from bottega.pipelines.cascade import assemble as assemble
 from bottega.pipelines.cascade import find_model as find_model
 from bottega.pipelines.cascade import load_stages as load_stages
 from bottega.pipelines.cascade import read_manifest as read_manifest
+from bottega.pipelines.edit import FromPicture as FromPicture
+from bottega.pipelines.edit import Inpaint as Inpaint
+from bottega.pipelines.explain import Explanation as Explanation
+from bottega.pipelines.loading import load as load
 from bottega.pipelines.output import check_writable as check_writable
 from bottega.pipelines.output import open_picture as open_picture
 from bottega.pipelines.output import save_picture as save_picture
 from bottega.pipelines.output import sheet as sheet
 from bottega.pipelines.painter import Painter as Painter
 from bottega.pipelines.painter import PaintStep as PaintStep
-from bottega.pipelines.painter import load as load
 from bottega.pipelines.provenance import Provenance as Provenance
 from bottega.pipelines.provenance import read_provenance as read_provenance
 from bottega.pipelines.provenance import sheet_of as sheet_of
+from bottega.pipelines.regions import Box as Box
+from bottega.pipelines.regions import Region as Region
 from bottega.pipelines.replay import Replay as Replay
 from bottega.pipelines.replay import paint_again as paint_again
 from bottega.pipelines.replay import repaint as repaint
@@ -26,11 +31,16 @@ from bottega.pipelines.stored import load_denoiser as load_denoiser
 from bottega.pipelines.stored import save_denoiser as save_denoiser
 
 __all__ = [
+    "Box",
     "CascadeManifest",
     "DenoiserConfig",
+    "Explanation",
+    "FromPicture",
+    "Inpaint",
     "PaintStep",
     "Painter",
     "Provenance",
+    "Region",
     "Replay",
     "Stage",
     "StageEntry",

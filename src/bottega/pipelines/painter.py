@@ -1,6 +1,5 @@
 """The painter: prompts in, pictures out, each the same whatever company it is painted in."""
 
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,18 +13,16 @@ from bottega.condition import Condition
 from bottega.conditioning import Encoders
 from bottega.diffusion import Dynamic, Static
 from bottega.errors import ConfigError, InputError, nearest
-from bottega.pipelines.cascade import (
-    CascadeManifest,
-    find_model,
-    load_stages,
-    read_manifest,
-    verify_files,
-)
-from bottega.pipelines.devices import find_device, find_dtype
+from bottega.models import PlacedPhrase, RegionWeight
+from bottega.pipelines.cascade import CascadeManifest
+from bottega.pipelines.commission import Commission, Regions, Styles, commissions
+from bottega.pipelines.edit import Beginnings, Start
+from bottega.pipelines.explain import Explanation
 from bottega.pipelines.output import CHUNK, to_pictures
 from bottega.pipelines.provenance import Machine, Provenance, Request, StageRecord
+from bottega.pipelines.regions import find_tokens, placed
 from bottega.pipelines.stage import Stage, StageSettings
-from bottega.pipelines.style import style_digest, style_tensor
+from bottega.pipelines.style import style_tensor
 from bottega.shapes import Images
 
 T = TypeVar("T")
@@ -45,6 +42,8 @@ class Overrides(TypedDict, total=False):
     rho: PerStage[float]
     thresholding: PerStage[Static | Dynamic | None]
     low_res_sigma: PerStage[float]
+    region_strength: PerStage[float]
+    region_weight: PerStage[RegionWeight]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,9 +126,12 @@ class Painter:
         negative: str | Sequence[str | None] | None = None,
         seeds: int | Sequence[int] | None = None,
         encoders: Sequence[str] | None = None,
-        style: Image.Image | None = None,
+        style: Styles | None = None,
+        regions: Regions | None = None,
+        start: Start | None = None,
         settings: Mapping[str, StageSettings] | None = None,
         on_step: Callable[[PaintStep], None] | None = None,
+        watch: Explanation | None = None,
         **overrides: Unpack[Overrides],
     ) -> list[Image.Image]:
         """Paint one picture per prompt.
@@ -138,10 +140,15 @@ class Painter:
             prompts: What to paint; an empty one paints whatever comes.
             negative: What to keep away from, one for all pictures or one each.
             seeds: One per picture, or one number s for s, s + 1, ...; by default 0, 1, ...
-            encoders: The streams to hear, for example ``("t5",)``; all by default.
-            style: A reference picture whose style to take.
+            encoders: The encoders to hear, any of ``t5``, ``clip_text``, ``clip_image``, and ``clip`` for both of the
+                latter; all by default. A style picture is heard in any case.
+            style: A reference picture whose style to take, for all pictures or one (or None) each; with an empty prompt
+                variations of it are painted.
+            regions: Where in the picture phrases of the prompt are wanted: one list for all, or one list each.
+            start: A picture to change (`FromPicture`) or to paint a part of anew (`Inpaint`).
             settings: Settings by stage, in place of the model's own.
             on_step: Called after every step of every stage.
+            watch: Told what every layer made of the regions; see `Explanation`.
             **overrides: Single settings to change (`Overrides`): ``steps=30`` for every stage, or
                 ``steps={"base": 30}`` for some.
 
@@ -149,7 +156,8 @@ class Painter:
             RGB pictures with what made them as JSON in ``info["bottega"]``.
 
         Raises:
-            InputError: For seeds or negative prompts that do not match in number, or an unknown stream.
+            InputError: For what should be one per prompt and does not match in number, an unknown encoder, or a region
+                whose phrase is not in its prompt.
             ConfigError: For a setting that makes no sense.
         """
         done: dict[int, Image.Image] = {}
@@ -159,7 +167,10 @@ class Painter:
             seeds=seeds,
             encoders=encoders,
             style=style,
+            regions=regions,
+            start=start,
             settings=settings,
+            watch=watch,
             **overrides,
         ):
             if on_step is not None:
@@ -175,8 +186,11 @@ class Painter:
         negative: str | Sequence[str | None] | None = None,
         seeds: int | Sequence[int] | None = None,
         encoders: Sequence[str] | None = None,
-        style: Image.Image | None = None,
+        style: Styles | None = None,
+        regions: Regions | None = None,
+        start: Start | None = None,
         settings: Mapping[str, StageSettings] | None = None,
+        watch: Explanation | None = None,
         **overrides: Unpack[Overrides],
     ) -> Iterator[PaintStep]:
         """The same as `paint`, step by step: for progress, previews, and stopping early.
@@ -184,10 +198,16 @@ class Painter:
         What was asked for is checked at once, before the first step is taken.
         """
         resolved = self.resolve(settings, overrides)
-        requests = _requests(prompts, negative, seeds)
+        asked = commissions(
+            prompts, negative=negative, seeds=seeds, regions=regions, style=style, start=start
+        )
         heard = self._heard(encoders)
-        origin = self._origin(requests[0], resolved, heard, style)
-        return self._walk(requests, resolved, origin, style)
+        for one in asked:
+            self._with_style(heard, one)
+            for stage in reversed(self.stages):  # what is wrong is said of the finished size
+                self._placed(one, heard, stage, resolved[stage.name])
+        origin = self._origin(asked[0].request, resolved, heard)
+        return self._walk(asked, resolved, origin, watch)
 
     def resolve(
         self, settings: Mapping[str, StageSettings] | None, overrides: Mapping[str, Any]
@@ -225,19 +245,37 @@ class Painter:
     def _heard(self, encoders: Sequence[str] | None) -> tuple[str, ...]:
         if encoders is None:
             return self.encoder_names
+        known = {name: (name,) for name in self.encoder_names}
+        both = tuple(name for name in self.encoder_names if name.startswith("clip"))
+        known |= {"clip": both} if both else {}
         for name in encoders:
-            if name not in self.encoder_names:
-                raise InputError(
-                    f"encoder {name!r} is not known here{nearest(name, self.encoder_names)}"
-                )
-        return tuple(name for name in self.encoder_names if name in encoders)
+            if name not in known:
+                raise InputError(f"encoder {name!r} is not known here{nearest(name, known)}")
+        wanted = {stream for name in encoders for stream in known[name]}
+        return tuple(name for name in self.encoder_names if name in wanted)
+
+    def _with_style(self, heard: tuple[str, ...], asked: Commission) -> tuple[str, ...]:
+        """A style picture is heard whatever texts are."""
+        image = self._encoders.image
+        if asked.style is None:
+            return heard
+        if image is None:
+            raise InputError(f"{self.name} has no encoder for pictures, so it takes no style")
+        return tuple(name for name in self.encoder_names if name in (*heard, image.name))
+
+    def _placed(
+        self, one: Commission, heard: Sequence[str], stage: Stage, settings: StageSettings
+    ) -> tuple[PlacedPhrase, ...]:
+        """The regions of a picture as a stage is told of them."""
+        regions = one.request.regions
+        tokens = find_tokens(one.request.prompt, regions, self._encoders, heard)
+        return placed(regions, tokens, stage.size, stage.size, settings.region_strength)
 
     def _origin(
         self,
         request: Request,
         settings: Mapping[str, StageSettings],
         heard: tuple[str, ...],
-        style: Image.Image | None,
     ) -> Provenance:
         from bottega import __version__
 
@@ -257,59 +295,83 @@ class Painter:
             stages=tuple(StageRecord(name=n, settings=s) for n, s in settings.items()),
             encoders=heard,
             machine=machine,
-            style=None if style is None else style_digest(style),
         )
 
     def _walk(
         self,
-        requests: Sequence[Request],
+        asked: Sequence[Commission],
         settings: Mapping[str, StageSettings],
         origin: Provenance,
-        style: Image.Image | None,
+        watch: Explanation | None,
     ) -> Iterator[PaintStep]:
-        picture = None if style is None else style_tensor(style)
-        known: dict[tuple[str, bool], Condition] = {}
+        known: dict[tuple[object, ...], Condition] = {}
 
-        def told(text: str, styled: bool) -> Condition:
+        def told(text: str, heard: tuple[str, ...], style: Image.Image | None) -> Condition:
             """What the networks are told of one text, worked out once however often it is painted."""
-            if (text, styled) not in known:
-                pictures = [picture if styled else None]
-                told = self._encoders.condition([text], pictures=pictures, use=origin.encoders)
-                known[text, styled] = told.to(device=self.device)
-            return known[text, styled]
+            key = (text, heard, None if style is None else id(style))
+            if key not in known:
+                pictures = [None if style is None else style_tensor(style)]
+                said = self._encoders.condition([text], pictures=pictures, use=heard)
+                known[key] = said.to(device=self.device)
+            return known[key]
 
-        for start in range(0, len(requests), self.lanes):
-            group = requests[start : start + self.lanes]
-            cond = Condition.cat([told(r.prompt, True) for r in group])
-            uncond = Condition.cat(
-                [told("" if r.negative is None else r.negative, False) for r in group]
-            )
-            for step in self._paint_group(cond, uncond, [r.seed for r in group], settings):
-                indices = tuple(range(start, start + len(group)))
-                for image, request in zip(step.pictures, group, strict=False):
-                    image.info[CHUNK] = replace(origin, requests=(request,)).dumps()
-                yield replace(step, indices=indices)
+        for first in range(0, len(asked), self.lanes):
+            group = asked[first : first + self.lanes]
+            hearing = [self._with_style(origin.encoders, one) for one in group]
+            cond = [
+                told(one.request.prompt, heard, one.style)
+                for one, heard in zip(group, hearing, strict=True)
+            ]
+            uncond = [
+                told("" if r.negative is None else r.negative, origin.encoders, None)
+                for r in (one.request for one in group)
+            ]
+            both = (Condition.cat(cond), Condition.cat(uncond))
+            indices = tuple(range(first, first + len(group)))
+            for step in self._paint_group(both, group, indices, settings, origin.encoders, watch):
+                for image, one, heard in zip(step.pictures, group, hearing, strict=False):
+                    made = replace(
+                        origin, requests=(one.request,), encoders=heard, style=one.style_digest
+                    )
+                    image.info[CHUNK] = made.dumps()
+                yield step
 
     def _paint_group(
         self,
-        cond: Condition,
-        uncond: Condition,
-        seeds: Sequence[int],
+        both: tuple[Condition, Condition],
+        group: Sequence[Commission],
+        indices: tuple[int, ...],
         settings: Mapping[str, StageSettings],
+        heard: tuple[str, ...],
+        watch: Explanation | None,
     ) -> Iterator[PaintStep]:
         painted: dict[str, Images] = {}
+        size = self.stages[-1].size
+        start = Beginnings.of([one.start for one in group], size, size, self.device)
         for stage in self.stages:
             low_res = None if stage.low_res_from is None else painted[stage.low_res_from]
             chosen = settings[stage.name]
-            walk = stage.paint(cond, uncond, seeds, chosen, low_res=low_res, device=self.device)
+            walk = stage.paint(
+                *both,
+                [one.request.seed for one in group],
+                chosen,
+                low_res=low_res,
+                regions=[self._placed(one, heard, stage, chosen) for one in group],
+                start=start,
+                watch=None if watch is None else watch.at(stage.name, indices),
+                device=self.device,
+            )
             is_last = stage is self.stages[-1]
             for number, step in enumerate(walk, start=1):
                 done = number == chosen.steps
                 if done:
                     _check_finite(step.x, stage.name)
-                    painted[stage.name] = stage.pictures(step.x).clamp(-1, 1)
+                    done_here = stage.pictures(step.x).clamp(-1, 1)
+                    if start is not None:
+                        done_here = start.at(stage.size, stage.size).completed(done_here)
+                    painted[stage.name] = done_here
                 yield PaintStep(
-                    indices=(),
+                    indices=indices,
                     stage=stage.name,
                     step=number,
                     num_steps=chosen.steps,
@@ -327,69 +389,9 @@ def _check_finite(images: Images, stage: str) -> None:
         )
 
 
-def load(
-    model: str | Path = "piccolo", *, device: str = "auto", dtype: str = "auto", lanes: int = 1
-) -> Painter:
-    """Load a painter.
-
-    Args:
-        model: The name of a model that ships with bottega, or a model folder.
-        device: ``auto`` takes a CUDA device where there is one; or ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: ``auto`` takes bfloat16 where the hardware multiplies it fast; or ``float32``, ``bfloat16``.
-        lanes: Pictures that go through a network together; see `Painter`.
-
-    Raises:
-        InputError: For an unknown model, device or dtype, naming the nearest.
-        CheckpointError: For a model that is missing, incomplete or damaged, naming the file.
-    """
-    where = find_device(device)
-    precision = find_dtype(dtype, where)
-    folder = find_model(model)
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
-    paths = {f"folder_{kind}": folder / inner for kind, inner in manifest.encoders.items()}
-    return Painter(
-        manifest=manifest,
-        stages=load_stages(folder, manifest),
-        encoders=Encoders.load(
-            folder_t5=paths.get("folder_t5"), folder_clip=paths.get("folder_clip")
-        ),
-        device=where,
-        dtype=precision,
-        lanes=lanes,
-        folder=folder,
-    )
-
-
-def _requests(
-    prompts: str | Sequence[str],
-    negative: str | Sequence[str | None] | None,
-    seeds: int | Sequence[int] | None,
-) -> list[Request]:
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not texts:
-        raise InputError(
-            "there is nothing to paint: give at least one prompt (an empty one paints freely)"
-        )
-    if negative is None or isinstance(negative, str):
-        negatives: list[str | None] = [negative] * len(texts)
-    else:
-        negatives = list(negative)
-    first = 0 if seeds is None else seeds
-    numbers = [first + i for i in range(len(texts))] if isinstance(first, int) else [*first]
-    for what, values in (("negative prompts", negatives), ("seeds", numbers)):
-        if len(values) != len(texts):
-            raise InputError(f"expected {len(texts)} {what}, one per prompt, got {len(values)}")
-    return [
-        Request(prompt=text, negative=avoid, seed=operator.index(seed))
-        for text, avoid, seed in zip(texts, negatives, numbers, strict=True)
-    ]
-
-
 __all__ = [
     "Overrides",
     "PaintStep",
     "Painter",
     "PerStage",
-    "load",
 ]

@@ -9,7 +9,9 @@ from PIL import Image
 
 from bottega.config import from_json, to_json
 from bottega.errors import ConfigError, InputError
+from bottega.pipelines.edit import StartRecord
 from bottega.pipelines.output import CHUNK, MAX_METADATA_BYTES, read_metadata, sheet
+from bottega.pipelines.regions import Region
 from bottega.pipelines.stage import StageSettings
 
 FORMAT_VERSION = 1
@@ -27,11 +29,13 @@ _FRAME_BYTES = 20_000  # of a file beside its pictures
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one picture was asked to be."""
+    """What one picture was asked to be; ``start`` is there when it began with another picture."""
 
     prompt: str
     negative: str | None = None
     seed: int
+    regions: tuple[Region, ...] = ()
+    start: StartRecord | None = None
 
     def __post_init__(self) -> None:
         for text in (self.prompt, self.negative):
@@ -153,19 +157,25 @@ def check_text(text: str) -> None:
 
 
 def check_describable(
-    prompts: Sequence[str], negative: str | None = None, *, together: bool = False
+    prompts: Sequence[str],
+    negative: str | None = None,
+    *,
+    regions: Sequence[Region] = (),
+    together: bool = False,
 ) -> None:
     """Refuse prompts whose description no file could hold, before the work of painting them.
 
     Args:
         prompts: One per picture.
         negative: What all of them keep away from.
+        regions: What all of them have.
         together: Whether they go into one file.
 
     Raises:
         InputError: When they are too long.
     """
-    sizes = [len(json.dumps([text, negative])) + _FACTS_BYTES for text in prompts]
+    places = len(json.dumps(to_json(regions)))
+    sizes = [len(json.dumps([text, negative])) + places + _FACTS_BYTES for text in prompts]
     longest = sum(sizes) if together else max(sizes)
     if longest + _FRAME_BYTES > MAX_METADATA_BYTES:
         raise InputError(

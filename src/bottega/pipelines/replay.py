@@ -12,8 +12,9 @@ from PIL import Image
 
 from bottega.errors import InputError
 from bottega.pipelines.cascade import SHIPPED
+from bottega.pipelines.loading import load
 from bottega.pipelines.output import encode, open_picture
-from bottega.pipelines.painter import Painter, PaintStep, load
+from bottega.pipelines.painter import Painter, PaintStep
 from bottega.pipelines.provenance import Provenance, read_provenance, sheet_of
 from bottega.pipelines.style import style_digest
 

@@ -28,10 +28,19 @@ from bottega.diffusion import (
     thresholded,
 )
 from bottega.errors import ConfigError, InputError, nearest
+from bottega.models.regions import (
+    LargestLogit,
+    PlacedPhrase,
+    PlacedPhrases,
+    RegionWeight,
+    Watch,
+)
+from bottega.pipelines.edit import Beginnings, kept
 from bottega.pipelines.space import Space, enlarged
 from bottega.seeding import ImageNoise
-from bottega.shapes import Images
+from bottega.shapes import Images, Sigmas
 
+_FLOATS = ("guidance_scale", "sigma_min", "sigma_max", "rho", "low_res_sigma", "region_strength")
 MAX_STEPS = 10_000
 """More steps than this are taken for a mistake."""
 
@@ -44,7 +53,8 @@ class StageSettings:
     them. ``rho`` bends the noise levels between ``sigma_min`` and ``sigma_max`` towards the low ones. ``low_res_sigma``
     is the noise put on the picture of the stage before, where there is one. ``grid`` is karras (the only one that reads
     ``rho``), exponential or log_snr, or for a network trained with timesteps leading, linspace or trailing, which are
-    whole timesteps of its own and read neither ``sigma_min`` nor ``sigma_max``.
+    whole timesteps of its own and read neither ``sigma_min`` nor ``sigma_max``. ``region_weight`` makes weights of the
+    strengths of regions, which ``region_strength`` multiplies.
 
     Source: the grid is Karras et al. 2022 (arXiv:2206.00364), equation 5; ``low_res_sigma`` is Imagen's augmentation at
     sampling (arXiv:2205.11487, section 2.4), as a sigma instead of a level.
@@ -60,6 +70,8 @@ class StageSettings:
     thresholding: Static | Dynamic | None = field(default_factory=Dynamic)
     low_res_sigma: float = 0.0
     grid: str = "karras"
+    region_weight: RegionWeight = field(default_factory=LargestLogit)
+    region_strength: float = 1.0
 
     def __post_init__(self) -> None:
         self._make_plain()
@@ -85,6 +97,10 @@ class StageSettings:
             raise ConfigError(
                 f"low_res_sigma must be a finite number of 0 or more, got {self.low_res_sigma}"
             )
+        if not (math.isfinite(self.region_strength) and self.region_strength >= 0):
+            raise ConfigError(
+                f"region_strength must be a finite number of 0 or more, got {self.region_strength}"
+            )
         interval = self.guidance_interval
         if interval is not None and not 0 <= interval[0] < interval[1] < math.inf:
             raise ConfigError(
@@ -93,7 +109,7 @@ class StageSettings:
 
     def _make_plain(self) -> None:
         """Whole numbers where numbers are meant become floats, so that a description reads back as written."""
-        for name in ("guidance_scale", "sigma_min", "sigma_max", "rho", "low_res_sigma"):
+        for name in _FLOATS:
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "steps", operator.index(self.steps))
         if self.guidance_interval is not None:
@@ -134,23 +150,27 @@ class Stage:
         """An estimate on the way as something to look at, at little cost."""
         return denoised if self.space is None else self.space.preview(denoised)
 
-    def sigmas(self, settings: StageSettings) -> list[float]:
-        """The noise levels of a walk.
+    def sigmas(self, settings: StageSettings, strength: float = 1.0) -> list[float]:
+        """The noise levels of a walk, or with ``strength`` below 1 as many of the end of a finer one.
 
         Raises:
             ConfigError: For a grid of timesteps where the network knows none.
         """
+        steps = max(settings.steps, round(settings.steps / strength))
+        return self._grid(settings, steps)[-settings.steps - 1 :]
+
+    def _grid(self, settings: StageSettings, steps: int) -> list[float]:
         if settings.grid in SPACINGS:
             if self.timesteps is None:
                 raise ConfigError(
                     f"stage {self.name} knows no timesteps, which the grid {settings.grid} goes by"
                     f"; choose from: {', '.join(GRIDS)}"
                 )
-            return self.timesteps.sigmas(settings.steps, settings.grid)
+            return self.timesteps.sigmas(steps, settings.grid)
         low, high = settings.sigma_min, settings.sigma_max
         if settings.grid == "karras":
-            return karras(settings.steps, low, high, settings.rho)
-        return find_grid(settings.grid)(settings.steps, low, high)
+            return karras(steps, low, high, settings.rho)
+        return find_grid(settings.grid)(steps, low, high)
 
     def start(self, noise: Images, sigma: float) -> Images:
         """Where a walk from pure noise begins."""
@@ -164,6 +184,9 @@ class Stage:
         settings: StageSettings,
         *,
         low_res: Images | None = None,
+        regions: Sequence[Sequence[PlacedPhrase]] = (),
+        start: Beginnings | None = None,
+        watch: Watch | None = None,
         device: torch.device | str = "cpu",
     ) -> Iterator[Step]:
         """Sample one picture per seed; the last step's ``x`` is the result.
@@ -174,6 +197,9 @@ class Stage:
             seeds: One per picture.
             settings: How to sample.
             low_res: Pictures to enlarge, for a stage that does.
+            regions: Phrases and their places, for every picture if there are any.
+            start: Pictures to begin with.
+            watch: Told what the phrases of regions were attended with, at every call of the network.
             device: Where the denoiser lives.
 
         Yields:
@@ -186,29 +212,66 @@ class Stage:
             needs = "needs a picture to enlarge" if low_res is None else "enlarges nothing"
             raise InputError(f"stage {self.name} {needs}")
         noise = ImageNoise(seeds, purpose=self.name, shape=self.shape, device=device)
-        sigmas = self.sigmas(settings)
+        sigmas = self.sigmas(settings, 1.0 if start is None else start.strength)
 
         def walk() -> Iterator[Step]:
             both = _joined(cond, uncond, settings)
             if low_res is not None:
                 both = self._with_low_res(both, low_res, seeds, settings, device)
-            denoise = self._bind(both, len(seeds), settings)
-            x = self.start(noise(), sigmas[0])
+            phrases = PlacedPhrases(dict(enumerate(regions)), settings.region_weight, watch=watch)
+            denoise = self._bind(both, len(seeds), settings, phrases)
+            x = noise()
+            if start is None:
+                x = self.start(x, sigmas[0])
+            else:
+                x, denoise = self._begun(start, x, sigmas[0], denoise)
             yield from find_sampler(settings.sampler)(denoise, x, sigmas, noise=noise)
 
         return _without_gradients(walk())
 
-    def _bind(self, both: Condition, num_images: int, settings: StageSettings) -> Denoise:
-        joint = self.denoiser.bind(self.denoiser.prepare(both))
+    def _begun(
+        self, start: Beginnings, eps: Images, sigma: float, denoise: Denoise
+    ) -> tuple[Images, Denoise]:
+        """Where a walk from pictures begins, and a denoiser that knows what stays as it is."""
+        _, height, width = self.shape
+        here = start.at(self.size, self.size)
+        clean = here.clean if self.space is None else self.space.encode(here.clean)
+        keep = here.at(height, width).keep
+        if keep is None:
+            return clean + eps * sigma, denoise
+        shown = clean * keep if start.strength == 1 else clean
+        return shown + eps * sigma, kept(denoise, clean, keep)
+
+    def _bind(
+        self, both: Condition, num_images: int, settings: StageSettings, phrases: PlacedPhrases
+    ) -> Denoise:
+        joint = self._told(both, phrases)
         alone, scale = joint, 1.0
         if both.batch_size > num_images:
             scale = settings.guidance_scale
             if settings.guidance_interval is not None:
-                alone = self.denoiser.bind(self.denoiser.prepare(_first(both, num_images)))
+                alone = self._told(_first(both, num_images), phrases)
         denoise = guided_jointly(joint, alone, scale, settings.guidance_interval)
         if settings.thresholding is None:
             return denoise
         return thresholded(denoise, settings.thresholding)
+
+    def _told(self, condition: Condition, phrases: PlacedPhrases) -> Denoise:
+        """The denoiser with its condition bound; the bias of regions depends on sigma, and is bound at every call."""
+        context = self.denoiser.prepare(condition)
+        plain = self.denoiser.bind(context)
+        if not phrases.pictures:
+            return plain
+
+        def denoise(x: Images, sigma: Sigmas) -> Images:
+            bias = phrases.at(sigma)
+            return (
+                plain(x, sigma)
+                if bias is None
+                else self.denoiser(x, sigma, context.with_bias(bias))
+            )
+
+        return denoise
 
     def _with_low_res(
         self,
