@@ -9,9 +9,8 @@ from bottega.models import PAPER_FIGURES, PLANS, UNet, UNetConfig, count_paramet
 from bottega.models.unet_config import ConvResample
 
 RANGES = {
-    "piccolo_base": (10e6, 14e6),
+    "piccolo_base": (4e6, 7e6),
     "piccolo_sr": (4e6, 6e6),
-    "lab_base": (4e6, 7e6),
     "adm64": (293.5e6, 298.5e6),
     "sd15": (859e6, 860.5e6),
     "imagen_base64": (2.2e9, 2.44e9),
@@ -66,7 +65,7 @@ def test_multiplications_are_those_of_the_layers():
 
 def test_piccolo_fits_a_laptop():
     description = describe(PLANS["piccolo_base"](), 32, tokens={"t5": 32, "clip_text": 32})
-    assert description.macs < 0.75e9
+    assert description.macs < 0.3e9
     assert description.activation_bytes < 8 * 2**20
     assert [level.size for level in description.levels] == [16, 8, 4]
     assert sum(level.parameters for level in description.levels) < description.parameters

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bottega.models import UNetConfig
     from bottega.recipes import RunConfig
 
-_SIZES = {"piccolo_base": 32, "piccolo_sr": 128, "lab_base": 32, "sd15": 64, "sd_like": 64}
+_SIZES = {"piccolo_base": 32, "piccolo_sr": 128, "sd15": 64, "sd_like": 64}
 """What plans paint at whose names do not end in it; Stable Diffusion's 64 are latent pixels."""
 
 
