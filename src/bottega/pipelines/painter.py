@@ -315,21 +315,23 @@ class Painter:
                 known[key] = said.to(device=self.device)
             return known[key]
 
+        hearing = [self._with_style(origin.encoders, one) for one in asked]
+        # Every text before the first stroke, so that no encoder has to come back into memory.
+        cond = [
+            told(one.request.prompt, heard, one.style)
+            for one, heard in zip(asked, hearing, strict=True)
+        ]
+        uncond = [
+            told("" if r.negative is None else r.negative, origin.encoders, None)
+            for r in (one.request for one in asked)
+        ]
         for first in range(0, len(asked), self.lanes):
-            group = asked[first : first + self.lanes]
-            hearing = [self._with_style(origin.encoders, one) for one in group]
-            cond = [
-                told(one.request.prompt, heard, one.style)
-                for one, heard in zip(group, hearing, strict=True)
-            ]
-            uncond = [
-                told("" if r.negative is None else r.negative, origin.encoders, None)
-                for r in (one.request for one in group)
-            ]
-            both = (Condition.cat(cond), Condition.cat(uncond))
+            here = slice(first, first + self.lanes)
+            group = asked[here]
+            both = (Condition.cat(cond[here]), Condition.cat(uncond[here]))
             indices = tuple(range(first, first + len(group)))
             for step in self._paint_group(both, group, indices, settings, origin.encoders, watch):
-                for image, one, heard in zip(step.pictures, group, hearing, strict=False):
+                for image, one, heard in zip(step.pictures, group, hearing[here], strict=False):
                     made = replace(
                         origin, requests=(one.request,), encoders=heard, style=one.style_digest
                     )

@@ -6,7 +6,7 @@ Pictures are in [-1, 1]; sigma is the standard deviation of the noise in those u
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -36,7 +36,7 @@ from bottega.models.regions import (
     Watch,
 )
 from bottega.pipelines.edit import Beginnings, kept
-from bottega.pipelines.space import Space, enlarged
+from bottega.pipelines.space import Latents, Space, enlarged
 from bottega.seeding import ImageNoise
 from bottega.shapes import Images, Sigmas
 
@@ -122,8 +122,9 @@ class Stage:
     """A denoiser that paints at ``size`` pixels; ``low_res_from`` names the stage whose picture it enlarges.
 
     ``space`` is where the denoiser works when that is not the pixels. ``timesteps`` is there for a network trained with
-    them: its walks begin in noise of unit variance, as those that it learned. ``enlarges_first`` says that the small
-    picture is enlarged before noise is put on it, as DeepFloyd IF does.
+    them: its walks begin in noise of unit variance, as those that it learned. With ``noising`` the small picture is
+    enlarged before noise is put on it, and the network is told the timestep that this noise has there, as in DeepFloyd
+    IF. ``numbers`` are what SDXL is told beside the text, and ``numbers_apart`` what it is told without the prompt.
     """
 
     name: str
@@ -132,7 +133,9 @@ class Stage:
     low_res_from: str | None = None
     space: Space | None = None
     timesteps: TimestepPlan | None = None
-    enlarges_first: bool = False
+    noising: TimestepPlan | None = None
+    numbers: tuple[float, ...] = ()
+    numbers_apart: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -142,11 +145,11 @@ class Stage:
         side = self.size // self.space.factor
         return (self.space.channels, side, side)
 
-    def pictures(self, x: Images) -> Images:
+    def pictures(self, x: Latents) -> Images:
         """What was sampled, as pictures in [-1, 1]; values outside are left to whoever shows them."""
         return x if self.space is None else self.space.decode(x)
 
-    def preview(self, denoised: Images) -> Images:
+    def preview(self, denoised: Latents) -> Images:
         """An estimate on the way as something to look at, at little cost."""
         return denoised if self.space is None else self.space.preview(denoised)
 
@@ -215,7 +218,11 @@ class Stage:
         sigmas = self.sigmas(settings, 1.0 if start is None else start.strength)
 
         def walk() -> Iterator[Step]:
-            both = _joined(cond, uncond, settings)
+            both = _joined(
+                _with_numbers(cond, self.numbers),
+                _with_numbers(uncond, self.numbers_apart),
+                settings,
+            )
             if low_res is not None:
                 both = self._with_low_res(both, low_res, seeds, settings, device)
             phrases = PlacedPhrases(dict(enumerate(regions)), settings.region_weight, watch=watch)
@@ -282,7 +289,7 @@ class Stage:
         device: torch.device | str,
     ) -> Condition:
         """Add the picture to enlarge to every row, augmented with noise of its own generators."""
-        if self.enlarges_first:
+        if self.noising is not None:
             low_res = enlarged(low_res, self.size)
         sigma = torch.full((len(low_res),), settings.low_res_sigma, device=device)
         if settings.low_res_sigma > 0:
@@ -295,7 +302,8 @@ class Stage:
             )
             low_res = augment_low_res(low_res, sigma, eps())
         halves = both.batch_size // len(low_res)
-        return both.with_low_res(torch.cat([low_res] * halves), torch.cat([sigma] * halves))
+        told = sigma if self.noising is None else self.noising.schedule.timestep(sigma)
+        return both.with_low_res(torch.cat([low_res] * halves), torch.cat([told] * halves))
 
 
 def _joined(cond: Condition, uncond: Condition, settings: StageSettings) -> Condition:
@@ -303,6 +311,15 @@ def _joined(cond: Condition, uncond: Condition, settings: StageSettings) -> Cond
     if settings.guidance_scale == 1 or (is_silent(cond) and is_silent(uncond)):
         return cond
     return Condition.cat([cond, uncond])
+
+
+def _with_numbers(condition: Condition, numbers: tuple[float, ...]) -> Condition:
+    """The same for every row, or nothing for a network that is told none."""
+    if not numbers:
+        return condition
+    like = next(iter(condition.streams.values())).tokens
+    rows = torch.tensor([numbers] * condition.batch_size, device=like.device)
+    return replace(condition, numbers=rows)
 
 
 def is_silent(condition: Condition) -> bool:
@@ -320,12 +337,12 @@ def _first(both: Condition, num_images: int) -> Condition:
         )
         for name, stream in both.streams.items()
     }
-    if both.low_res is None or both.low_res_sigma is None:
-        return Condition(streams=streams)
+    low_res, level, numbers = both.low_res, both.low_res_sigma, both.numbers
     return Condition(
         streams=streams,
-        low_res=both.low_res[:num_images],
-        low_res_sigma=both.low_res_sigma[:num_images],
+        low_res=None if low_res is None else low_res[:num_images],
+        low_res_sigma=None if level is None else level[:num_images],
+        numbers=None if numbers is None else numbers[:num_images],
     )
 
 
