@@ -164,7 +164,8 @@ def read_settings(config: Mapping[str, Any], *, where: str) -> UNetSettings:
     plain: dict[str, Any] = {}
     for key, value in config.items():
         if key in known:
-            plain[key] = value
+            is_false = value is None and known[key].default is False  # as SDXL writes it down
+            plain[key] = False if is_false else value
         elif not key.startswith("_") and value is not None and value is not False:
             raise CheckpointError(
                 f"{where} has the setting {key}={value!r}, which is not supported here{nearest(key, known)}"
