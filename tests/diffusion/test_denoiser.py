@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from bottega.condition import Condition
 from bottega.diffusion import Cosine, Denoiser, DenoiserLike, EDMPrecond, TimestepDenoiser
-from bottega.errors import ConfigError
+from bottega.errors import ConfigError, InputError
 
 TABLE = [
     (0.002, 0.99998, 0.0020, 2.0000, -1.5537, 250004),
@@ -122,3 +124,32 @@ def test_whatever_paints_is_called_alike(make_network):
     assert isinstance(Denoiser(make_network()), DenoiserLike)
     assert isinstance(TimestepDenoiser(make_network(), Cosine(), "v"), DenoiserLike)
     assert not isinstance(make_network(), DenoiserLike)
+
+
+def test_around_the_low_resolution_picture_the_denoiser_is_the_plain_one_of_what_is_missing():
+    generator = torch.Generator().manual_seed(0)
+    x, centre = (torch.randn(2, 3, 4, 4, generator=generator) for _ in range(2))
+    sigma = torch.tensor([0.1, 3.0])
+    network = nn.Tanh()
+    network.forward = lambda x, c_noise, context: torch.tanh(x) + c_noise[:, None, None, None]
+    around = Denoiser(network, EDMPrecond(sigma_data=0.2, around="low_res"))
+    plain = Denoiser(network, EDMPrecond(sigma_data=0.2))
+    context = SimpleNamespace(enlarged=centre)
+    expected = centre + plain(x - centre, sigma, context)
+    assert torch.equal(around(x, sigma, context), expected)
+
+
+def test_around_the_low_resolution_picture_a_silent_network_errs_towards_that_picture():
+    centre = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    noisy = centre + 2 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    context = SimpleNamespace(enlarged=centre)
+    precond = EDMPrecond(sigma_data=0.1, around="low_res")
+    denoised = Denoiser(Constant(0.0), precond)(noisy, torch.tensor([2.0]), context)
+    assert (denoised - centre).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("context", [None, SimpleNamespace(enlarged=None)])
+def test_around_a_low_resolution_picture_that_is_not_there_is_refused(context):
+    denoiser = Denoiser(Constant(0.0), EDMPrecond(around="low_res"))
+    with pytest.raises(InputError, match="give a condition with low_res"):
+        denoiser(torch.zeros(1, 3, 4, 4), torch.ones(1), context)

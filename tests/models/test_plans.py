@@ -10,7 +10,7 @@ from bottega.models.unet_config import ConvResample
 
 RANGES = {
     "piccolo_base": (4e6, 7e6),
-    "piccolo_sr": (4e6, 6e6),
+    "piccolo_sr": (2.5e6, 3.5e6),
     "adm64": (293.5e6, 298.5e6),
     "sd15": (859e6, 860.5e6),
     "imagen_base64": (2.2e9, 2.44e9),

@@ -361,3 +361,14 @@ def test_a_wrong_part_names_the_setting(make, message):
 def test_added_skips_of_different_widths_are_refused():
     with pytest.raises(ConfigError, match="AddSkips joins equal widths"):
         UNet(tiny(skips=AddSkips(), resample=ConvResample(widen=False)))
+
+
+def test_the_enlarged_picture_stands_in_the_context_as_it_was_given_and_is_picked_with_the_rest():
+    condition = some_condition(batch=3, low_res=True)
+    network = awake(tiny_sr()).to(torch.bfloat16)
+    context = network.prepare(condition)
+    expected = torch.nn.functional.interpolate(
+        condition.low_res, scale_factor=4, mode="bilinear", align_corners=False
+    )
+    assert torch.equal(context.enlarged, expected)
+    assert torch.equal(context.select([2, 0]).enlarged, expected[[2, 0]])

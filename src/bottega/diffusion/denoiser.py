@@ -5,14 +5,14 @@ Images live in [-1, 1]; sigma is the standard deviation of the noise in those un
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from bottega.condition import Condition
-from bottega.errors import ConfigError
+from bottega.errors import ConfigError, InputError
 from bottega.shapes import Images, Sigmas
 
 Denoise = Callable[[Images, Sigmas], Images]
@@ -43,11 +43,17 @@ class Scalings(NamedTuple):
 class EDMPrecond:
     """Scalings that keep the network's input and its regression target at unit variance.
 
+    ``around`` is what ``sigma_data`` measures the spread from. A super-resolution net already knows the picture but for
+    its details: around "low_res", the enlarged picture it is given is taken off before the network and put back after
+    it, ``sigma_data`` is the spread of what is missing, and a small network errs towards that picture instead of
+    towards noise.
+
     Source: Karras et al. 2022 (arXiv:2206.00364), Table 1 and Appendix B.6; eDiff-I uses the same. We differ at
     sigma = 0, where c_noise stays finite, so that denoising a clean picture returns it.
     """
 
     sigma_data: float = 0.5
+    around: Literal["zero", "low_res"] = "zero"
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_data < float("inf"):
@@ -94,12 +100,13 @@ class DenoiserLike(Protocol):
 
 
 class Denoiser(nn.Module):
-    """A raw network made into a ``Denoise``: D = c_skip x + c_out F(c_in x; c_noise).
+    """A raw network made into a ``Denoise``: D = m + c_skip (x - m) + c_out F(c_in (x - m); c_noise).
 
-    The network is called as ``network(x, c_noise, context)`` and runs in the type of its parameters, while
-    everything around it stays in float32 (or wider, when ``x`` is).
+    m is zero, or with a preconditioning ``around`` "low_res" the context's ``enlarged`` picture. The network is called
+    as ``network(x, c_noise, context)`` and runs in the type of its parameters, while everything around it stays in
+    float32 (or wider, when ``x`` is).
 
-    Source: Karras et al. 2022 (arXiv:2206.00364), equation 7.
+    Source: Karras et al. 2022 (arXiv:2206.00364), equation 7, where m is zero.
     """
 
     def __init__(self, network: nn.Module, precond: EDMPrecond | None = None) -> None:
@@ -117,11 +124,25 @@ class Denoiser(nn.Module):
         """Denoise ``x``; keep ``sigma`` in float32 or wider even when the network runs in bfloat16."""
         wide = torch.promote_types(x.dtype, torch.float32)
         x = x.to(wide)
+        centre = self._centre(context)
+        if centre is not None:
+            x = x - centre
         scale = self.precond(sigma)
         inner = parameter_dtype(self.network, wide)
         inputs = (per_image(scale.input).to(wide) * x).to(inner)
         residual = self.network(inputs, scale.noise, context).to(wide)
-        return per_image(scale.skip).to(wide) * x + per_image(scale.out).to(wide) * residual
+        denoised = per_image(scale.skip).to(wide) * x + per_image(scale.out).to(wide) * residual
+        return denoised if centre is None else denoised + centre
+
+    def _centre(self, context: Any) -> Images | None:
+        if self.precond.around == "zero":
+            return None
+        enlarged: Images | None = getattr(context, "enlarged", None)
+        if enlarged is None:
+            raise InputError(
+                "a denoiser preconditioned around the low-resolution picture needs one; give a condition with low_res"
+            )
+        return enlarged
 
     def bind(self, context: Any) -> Denoise:
         """The ``Denoise`` that paints what ``context`` says."""

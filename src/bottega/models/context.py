@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bottega.condition import Condition, Stream
 from bottega.errors import InputError
 from bottega.models.attention import AttendMask, KeysValues, LogitBias, RowBias, Segments
-from bottega.models.layers import Embedding, Features
+from bottega.models.layers import Changed, Embedding, Features
 from bottega.models.pools import pool_for, pooled_vector
 from bottega.models.unet_config import PooledVector, StreamPlan, UNetConfig
 from bottega.shapes import Tokens
@@ -28,6 +28,7 @@ class Context:
     mask: AttendMask | None = None
     vector: Embedding | None = None
     low_res: Features | None = None
+    enlarged: Changed | None = None
     segments: Segments = ()
     bias: LogitBias | None = None
 
@@ -44,6 +45,7 @@ class Context:
             mask=None if self.mask is None else pick(self.mask),
             vector=None if self.vector is None else pick(self.vector),
             low_res=None if self.low_res is None else pick(self.low_res),
+            enlarged=None if self.enlarged is None else pick(self.enlarged),
             bias=self.bias.select(picked.tolist()) if isinstance(self.bias, RowBias) else self.bias,
         )
 

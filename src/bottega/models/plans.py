@@ -65,21 +65,21 @@ def piccolo_base() -> UNetConfig:
 
 
 def piccolo_sr() -> UNetConfig:
-    """The network of piccolo that enlarges 32 px to 128 px: few blocks high up, most of them at 8 x 8."""
+    """The network of piccolo that enlarges 32 px to 128 px: the Efficient U-Net's form, most blocks low down."""
     return UNetConfig(
         patch=4,
         levels=(
             Level(width=64, stride=1, down_blocks=1, up_blocks=2),
-            Level(width=128, down_blocks=2, up_blocks=3),
-            _last_block_level(192, 1, 2, CrossOnly()),
+            Level(width=128, down_blocks=1, up_blocks=2),
+            _last_block_level(128, 1, 2, CrossOnly()),
         ),
         middle=None,
         resample=PatchResample(),
         skips=AddSkips(),
         residual="scaled_sum",
-        time_width=256,
+        time_width=192,
         streams=ediffi_streams(256, 256),
-        context_width=256,
+        context_width=128,
         low_res=LowRes(scale=4),
     )
 

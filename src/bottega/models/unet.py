@@ -146,24 +146,41 @@ class UNet(nn.Module):
             layers = tuple(module.read(rows) for module in self._text_readers())
             if self.config.null_token or not _all_real(real):
                 mask = real[:, None, None]
-        low_res, sigma_vector = self._prepare_low_res(condition)
+        enlarged = self._enlarged(condition)
+        low_res, sigma_vector = self._read_low_res(enlarged, condition)
         if sigma_vector is not None:
             vector = sigma_vector if vector is None else vector + sigma_vector
-        return Context(layers=layers, mask=mask, vector=vector, low_res=low_res, segments=segments)
+        return Context(
+            layers=layers,
+            mask=mask,
+            vector=vector,
+            low_res=low_res,
+            enlarged=enlarged,
+            segments=segments,
+        )
 
-    def _prepare_low_res(self, condition: Condition) -> tuple[Features | None, Embedding | None]:
+    def _enlarged(self, condition: Condition) -> Images | None:
         plan = self.config.low_res
-        if plan is None or self.low_res_stem is None:
+        if plan is None:
             if condition.low_res is not None:
                 raise InputError("this network enlarges nothing; give a condition without low_res")
-            return None, None
-        if condition.low_res is None or condition.low_res_sigma is None:
+            return None
+        if condition.low_res is None:
             raise InputError("this network enlarges a picture; give low_res and low_res_sigma")
-        large = enlarge(condition.low_res, plan.scale).to(self.dtype)
+        return enlarge(condition.low_res, plan.scale)
+
+    def _read_low_res(
+        self, enlarged: Images | None, condition: Condition
+    ) -> tuple[Changed | None, Embedding | None]:
+        plan = self.config.low_res
+        if plan is None or enlarged is None or self.low_res_stem is None:
+            return None, None
+        assert condition.low_res_sigma is not None  # goes with low_res, see Condition
         level = condition.low_res_sigma.float()
         if plan.level == "log_sigma":
             level = level.square().add(LOW_RES_SIGMA_FLOOR**2).log() / 8
-        return self.low_res_stem(_folded(large, self.config.patch)), self.embed_low_res(level)
+        features = self.low_res_stem(_folded(enlarged.to(self.dtype), self.config.patch))
+        return features, self.embed_low_res(level)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """The runs that make piccolo, the model that ships with bottega; they run in this order on a laptop."""
 
 from bottega.data.emoji_world import EmojiWorldConfig, SceneMixture
-from bottega.diffusion import AugmentationLevels, LogNormal
+from bottega.diffusion import AugmentationLevels, EDMPrecond, LogNormal
 from bottega.evaluation.judge_world import judge_world
 from bottega.models.plans import piccolo_base as base_plan
 from bottega.models.plans import piccolo_sr as sr_plan
@@ -96,7 +96,11 @@ def piccolo_base() -> RunConfig:
 
 
 def piccolo_sr() -> RunConfig:
-    """The super-resolution net from 32 to 128 px; an hour on two cores."""
+    """The super-resolution net from 32 to 128 px; an hour on two cores.
+
+    What an enlarged picture lacks has a spread of .12, .14 with noise of .1 on it: the net is preconditioned around the
+    enlarged picture, and its noise levels lie where these details are decided.
+    """
     return RunConfig(
         name="piccolo-sr",
         data=EmojiWorldConfig(num_things=NUM_THINGS),
@@ -104,17 +108,19 @@ def piccolo_sr() -> RunConfig:
         num_examples=50_000,
         task=DenoiserTask(
             network=sr_plan(),
-            noise=LogNormal(mean=-1.2, std=1.4),
+            noise=LogNormal(mean=-1.8, std=1.5),
+            precond=EDMPrecond(sigma_data=0.15, around="low_res"),
             low_res_size=32,
-            augmentation=AugmentationLevels(),
+            augmentation=AugmentationLevels(max_level=0.2),
         ),
         train=TrainConfig(
-            total_images=300_000,
+            total_images=150_000,
             batch_size=32,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
+            optimizer=Muon(),
             schedule=Linear(start_frac=0.5),
-            warmup_images=5_000,
-            checkpoint_images=10_000,
+            warmup_images=3_000,
+            checkpoint_images=5_000,
         ),
     )
 
