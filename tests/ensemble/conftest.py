@@ -1,10 +1,10 @@
 """Small denoisers that hear text and differ from each other, and an ensemble of three in the form of eDiff-I's."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
-from tiny_networks import awake, some_condition, tiny
+from expert_forms import Form, build
+from tiny_networks import some_condition
 
 from bottega.condition import Condition
 from bottega.diffusion import Denoiser, LogNormal
@@ -15,17 +15,6 @@ HIGH, LOW = Node(9, 511), Node(3, 0)
 MIDDLE = Complement((HIGH, LOW))
 PARTS: dict[str, Part] = {"high": HIGH, "low": LOW, "middle": MIDDLE}
 SEEDS = {"high": 1, "low": 2, "middle": 3}
-
-
-@dataclass(frozen=True)
-class Form:
-    """What the experts of a test are built from."""
-
-    seed: int = 0
-
-
-def build(form: Form) -> Denoiser:
-    return Denoiser(awake(tiny(), form.seed)).requires_grad_(False).eval()
 
 
 @pytest.fixture(scope="session")

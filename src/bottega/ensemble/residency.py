@@ -94,13 +94,14 @@ class ActiveResident(nn.Module):
         device = _device_of(self.resident)
         dtype = parameter_dtype(self.resident, torch.float32)
         if isinstance(loader, StoredDenoiser):  # what was fetched is only its bytes
-            self._made_by = None
-            self.resident.to(
-                device="meta"
-            )  # gives the memory back, and keeps what is asked of it above
-            fetched = None
-        self.resident = cast(nn.Module, _load(loader) if fetched is None else fetched)
-        self.resident.to(device=device, dtype=dtype)
+            self._made_by, fetched = None, None
+            self.resident.to(device="meta")  # which gives its memory back
+        try:
+            successor = cast(nn.Module, _load(loader) if fetched is None else fetched)
+        except BaseException:
+            self.resident.to_empty(device=device)  # so that where to compute is still known
+            raise
+        self.resident = successor.to(device=device, dtype=dtype)
         self._made_by = loader
 
     def _take_fetched(self) -> Any:

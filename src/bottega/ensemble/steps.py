@@ -123,7 +123,9 @@ def grid_with_steps_per_expert(
         for place in reversed(range(len(visited)))
         for level in visited[place].levels(counts[place], rho, is_last=place == 0)
     ]
-    return checked([sigma_max, *levels[1:], 0.0])
+    sigmas = [sigma_max, *levels[1:], 0.0]
+    checked(torch.tensor(sigmas).tolist())  # a network is called with float32
+    return checked(sigmas)
 
 
 class _Span(NamedTuple):
