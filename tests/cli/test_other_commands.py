@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bottega.cli.show import _short, _usual_size
+from bottega.cli.show import _usual_size, short
 from bottega.cli.train import parse_duration
 from bottega.errors import InputError
 from bottega.pipelines import open_picture
@@ -144,12 +144,14 @@ def test_show_refuses_what_it_does_not_know(bottega):
     refused(bottega("show", "."), "neither a model nor a checkpoint")
     refused(bottega("show", "--set", "a=b"), "name it")
     refused(bottega("show", "--size", "64"), "name it")
+    refused(bottega("show", "--steps", "25"), "name it")
+    refused(bottega("show", "adm64", "--sampler", "heun"), "give both")
     Path("manifest.json").write_text("[" * 100_000)
     refused(bottega("show", "."), "neither a model nor a checkpoint")
 
 
 def test_numbers_are_short():
-    assert [_short(n) for n in (12, 1500, 2.5e6, 3e9, 4e12, 5e15)] == [
+    assert [short(n) for n in (12, 1500, 2.5e6, 3e9, 4e12, 5e15)] == [
         "12",
         "1.5K",
         "2.5M",

@@ -10,10 +10,12 @@ import typer
 
 from bottega import __version__
 from bottega.cli.assemble import assemble
+from bottega.cli.branch import branch
 from bottega.cli.data import app as data_app
 from bottega.cli.evaluate import app as evaluate_app
 from bottega.cli.options import printable
 from bottega.cli.paint import paint
+from bottega.cli.plan import plan
 from bottega.cli.replay import replay
 from bottega.cli.show import show
 from bottega.cli.train import train
@@ -35,6 +37,8 @@ app = typer.Typer(
 app.command()(paint)
 app.command()(replay)
 app.command()(train)
+app.command()(plan)
+app.command()(branch)
 app.command()(show)
 app.command()(assemble)
 app.add_typer(data_app, name="data")

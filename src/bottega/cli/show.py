@@ -21,23 +21,41 @@ def show(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="PLAN|RECIPE|FOLDER", help="A block plan, a recipe, a checkpoint or a model."
+            metavar="PLAN|RECIPE|FOLDER",
+            help="A block plan, a recipe, a checkpoint, an ensemble or a model.",
         ),
     ] = None,
     size: Annotated[
         int | None, typer.Option("--size", help="Pixels of the pictures to count for.")
     ] = None,
     settings: Settings = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="Of an ensemble: who paints which of so many steps."),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="Of those steps; by default the stage's own.")
+    ] = None,
 ) -> None:
     """Print parameters, operations and memory, and the paper's figure where there is one.
 
-    Without a target, all plans beside their papers. --set changes a setting of a recipe.
+    Without a target, all plans beside their papers. --set changes a setting of a recipe. Of an ensemble of expert
+    denoisers, the nodes, and with --steps which of them answers at every step.
     """
     from bottega.errors import InputError
 
-    if target is None and (size is not None or settings):
-        raise InputError("--size and --set say more of one plan or recipe; name it")
-    lines = _every_plan() if target is None else _one(target, size, listed(settings))
+    if target is None and (size is not None or settings or steps is not None):
+        raise InputError(
+            "--size, --set and --steps say more of one plan, recipe or ensemble; name it"
+        )
+    if sampler is not None and steps is None:
+        raise InputError("--sampler says how --steps are walked; give both")
+    if target is None:
+        lines = _every_plan()
+    elif steps is not None:
+        lines = _steps(target, steps, sampler)
+    else:
+        lines = _one(target, size, listed(settings))
     for line in lines:
         typer.echo(line)
 
@@ -53,9 +71,9 @@ def _every_plan() -> Iterator[str]:
         beside = (
             ""
             if figure is None
-            else f"{_short(figure.parameters):>9} {figure.difference(count):>+11.1%}"
+            else f"{short(figure.parameters):>9} {figure.difference(count):>+11.1%}"
         )
-        yield f"{name:22} {_short(count):>12} {beside}".rstrip()
+        yield f"{name:22} {short(count):>12} {beside}".rstrip()
 
 
 def _one(target: str, size: int | None, assignments: list[str]) -> Iterator[str]:
@@ -93,16 +111,16 @@ def _network(config: "UNetConfig", size: int) -> Iterator[str]:
     from bottega.models.counting import describe
 
     cost = describe(config, size)
-    yield f"parameters         {cost.parameters:,} ({_short(cost.parameters)})"
+    yield f"parameters         {cost.parameters:,} ({short(cost.parameters)})"
     yield f"at {size} x {size}"
-    yield f"  one call         {_short(2 * cost.macs)} floating-point operations per picture"
-    yield f"  once per prompt  {_short(2 * cost.prepare_macs)}"
-    yield f"  a training step  {_short(cost.training_flops)} per picture"
+    yield f"  one call         {short(2 * cost.macs)} floating-point operations per picture"
+    yield f"  once per prompt  {short(2 * cost.prepare_macs)}"
+    yield f"  a training step  {short(cost.training_flops)} per picture"
     yield f"weights in bf16    {_bytes(cost.weight_bytes)}"
     yield f"kept in training   {_bytes(cost.activation_bytes)} per picture, without checkpointing"
     for level in cost.levels:
         share = level.parameters / cost.parameters
-        yield f"  level {level.size:>4} px    {level.width:>5} channels  {_short(level.parameters):>7}  {share:.0%}"
+        yield f"  level {level.size:>4} px    {level.width:>5} channels  {short(level.parameters):>7}  {share:.0%}"
 
 
 def _paper(name: str, config: "UNetConfig") -> Iterator[str]:
@@ -111,7 +129,7 @@ def _paper(name: str, config: "UNetConfig") -> Iterator[str]:
     figure = PAPER_FIGURES.get(name)
     if figure is not None:
         difference = figure.difference(count_parameters(config))
-        yield f"the paper's figure {_short(figure.parameters)}, difference {difference:+.1%} ({figure.note})"
+        yield f"the paper's figure {short(figure.parameters)}, difference {difference:+.1%} ({figure.note})"
 
 
 def _recipe(config: "RunConfig", size: int | None) -> Iterator[str]:
@@ -125,22 +143,50 @@ def _recipe(config: "RunConfig", size: int | None) -> Iterator[str]:
 
         yield from _network(config.task.network, config.size if size is None else size)
         each = describe(config.task.network, config.size).training_flops
-        yield f"the whole run      {_short(each * train.total_images)} floating-point operations"
+        yield f"the whole run      {short(each * train.total_images)} floating-point operations"
     else:
         from bottega.recipes.train import build
 
         network, _ = build(config)
         count = sum(parameter.numel() for parameter in network.parameters())
-        yield f"parameters         {count:,} ({_short(count)})"
+        yield f"parameters         {count:,} ({short(count)})"
     yield f"all settings       bottega train {config.name} --dry-run"
 
 
+def _steps(target: str, steps: int, sampler: str | None) -> Iterator[str]:
+    """Who paints which step: of an ensemble, or of every stage of a model that is one."""
+    from dataclasses import replace
+
+    from bottega.checkpoint.ensemble import is_ensemble
+    from bottega.cli.show_ensemble import steps_lines
+    from bottega.errors import InputError
+    from bottega.pipelines import StageSettings, find_model, read_manifest
+
+    folder = find_model(target)
+    changes = {"steps": steps} if sampler is None else {"steps": steps, "sampler": sampler}
+    if is_ensemble(folder):
+        yield from steps_lines(folder, StageSettings(**changes))
+        return
+    stages = [s for s in read_manifest(folder).stages if is_ensemble(folder / s.folder)]
+    if not stages:
+        raise InputError(f"{target} has no expert denoisers: one denoiser paints every step")
+    for stage in stages:
+        yield f"stage {stage.name}"
+        yield from steps_lines(folder / stage.folder, replace(stage.settings, **changes))
+
+
 def _folder(folder: Path, size: int | None) -> Iterator[str]:
-    """A model folder stage by stage, or one checkpoint."""
+    """A model folder stage by stage, an ensemble, or one checkpoint."""
     import json
 
+    from bottega.checkpoint.ensemble import is_ensemble
+    from bottega.cli.show_ensemble import ensemble_lines
     from bottega.errors import CheckpointError
 
+    if is_ensemble(folder):
+        yield from ensemble_lines(folder)
+        yield from _expert(folder, size)
+        return
     try:
         kind = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -157,7 +203,25 @@ def _folder(folder: Path, size: int | None) -> Iterator[str]:
         yield f"\nstage {entry.name}: {entry.size} px{source}"
         chosen = entry.settings
         yield f"sampled by         {chosen.sampler}, {chosen.steps} steps, guidance {chosen.guidance_scale:g}"
-        yield from _checkpoint(folder / entry.folder, entry.size if size is None else size)
+        place, shown = folder / entry.folder, entry.size if size is None else size
+        if is_ensemble(place):
+            yield from ensemble_lines(place)
+            yield from _expert(place, shown)
+        else:
+            yield from _checkpoint(place, shown)
+
+
+def _expert(folder: Path, size: int | None) -> Iterator[str]:
+    """What one expert denoiser of an ensemble costs; they are all alike."""
+    from bottega.pipelines.experts import ensemble_config
+
+    config = ensemble_config(folder).network
+    yield "each expert denoiser"
+    yield from _network(config, _sensible_size(config) if size is None else size)
+
+
+def _sensible_size(config: "UNetConfig") -> int:
+    return config.downsampling * (1 if config.low_res is None else config.low_res.scale) * 4
 
 
 def _checkpoint(folder: Path, size: int | None) -> Iterator[str]:
@@ -174,11 +238,10 @@ def _checkpoint(folder: Path, size: int | None) -> Iterator[str]:
     yield f"on disk            {_bytes(stored)} in {len(manifest.digests)} files"
     if manifest.kind == "denoiser":
         config = from_json(DenoiserConfig, manifest.config).network
-        scale = 1 if config.low_res is None else config.low_res.scale
-        yield from _network(config, config.downsampling * scale * 4 if size is None else size)
+        yield from _network(config, _sensible_size(config) if size is None else size)
 
 
-def _short(number: int | float) -> str:
+def short(number: int | float) -> str:
     """A number with three figures and K, M, B or T."""
     for unit, letter in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if number >= unit:
@@ -190,4 +253,4 @@ def _bytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-__all__ = ["show"]
+__all__ = ["short", "show"]

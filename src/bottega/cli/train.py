@@ -1,12 +1,16 @@
 """``bottega train``: run a recipe."""
 
 import re
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bottega.cli.options import Settings, listed
+
+if TYPE_CHECKING:
+    from bottega.training import TrainState
 
 INTERRUPTED = 130
 """The exit code of a run that Ctrl-C stopped; its state is on the disk."""
@@ -35,37 +39,105 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")
     ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="Execute what bottega plan wrote."),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="NODE", help="Of a plan, one node: 9/511 or STAGE:9/511."),
+    ] = None,
 ) -> None:
-    """Train a model by a recipe. Stop it with Ctrl-C and continue with --resume.
+    """Train a model by a recipe or a whole plan. Stop it with Ctrl-C and continue with --resume.
 
-    --set changes a setting of the recipe, for example --set train.batch_size=32.
+    --set changes a setting of the recipe, for example --set train.batch_size=32. With --resume --run FOLDER and no
+    recipe, a run goes on by the settings that it was begun with, as an expert denoiser's does.
     """
     from bottega import recipes
     from bottega.config import dumps, override, parse_assignments
     from bottega.errors import InputError
 
-    if recipe is None:
-        if settings or resume or run is not None:
-            raise InputError("name the recipe to train; without one, all are listed")
-        for name, build in sorted(recipes.RECIPES.items()):
-            typer.echo(f"{name:16} {(build.__doc__ or '').strip().splitlines()[0]}")
-        return
     seconds = None if time_limit is None else parse_duration(time_limit)
-    config = override(recipes.recipe(recipe), parse_assignments(listed(settings)))
+    if plan is not None:
+        if recipe is not None or settings or stop_after is not None or dry_run:
+            raise InputError(
+                "a plan holds its recipes and settings; --plan goes with --only, --run, --resume and --time-limit"
+            )
+        _execute(plan, run, seconds, only=only, resume=resume)
+        return
+    if only is not None:
+        raise InputError("--only names a node of a plan; give it with --plan FILE")
+    if recipe is None:
+        if resume and run is not None:
+            config = recipes.read_config(run)
+        elif settings or resume or run is not None:
+            raise InputError("name the recipe to train; without one, all are listed")
+        else:
+            _list_recipes()
+            return
+    else:
+        config = recipes.recipe(recipe)
+    config = override(config, parse_assignments(listed(settings)))
     if dry_run:
         typer.echo(dumps(config), nl=False)
         return
     from bottega.training.limits import StopHook
 
     limit = StopHook(images=stop_after, seconds=seconds)
-    folder = Path("runs") / recipe if run is None else run
+    folder = Path("runs") / config.name if run is None else run
     state = recipes.train(config, folder, resume=resume, hooks=[limit])
+    report_run(folder, state)
+    if state.stopped_by == "SIGINT":
+        raise typer.Exit(INTERRUPTED)
+
+
+def report_run(folder: Path, state: "TrainState") -> None:
+    """Say how far a run has come."""
     total = state.config.total_images
     typer.echo(f"{folder}: {state.images_seen:,} of {total:,} images seen")
     if not state.finished:
-        typer.echo("go on with --resume", err=True)
-    if state.stopped_by == "SIGINT":
-        raise typer.Exit(INTERRUPTED)
+        typer.echo(f"go on with --resume --run {folder}", err=True)
+
+
+def _list_recipes() -> None:
+    from bottega import recipes
+
+    for name, build in sorted(recipes.RECIPES.items()):
+        typer.echo(f"{name:16} {(build.__doc__ or '').strip().splitlines()[0]}")
+
+
+def _execute(
+    plan: Path, folder: Path | None, seconds: int | None, *, only: str | None, resume: bool
+) -> None:
+    from bottega.recipes.execute import execute
+    from bottega.recipes.programme import read_plan
+    from bottega.training.limits import StopHook
+
+    programme = read_plan(plan)
+    folder = Path("runs") / programme.name if folder is None else folder
+    began = time.monotonic()
+
+    def limits() -> list[StopHook]:
+        if seconds is None:
+            return []
+        return [StopHook(seconds=max(seconds - (time.monotonic() - began), 1e-3))]
+
+    reports = execute(programme, folder, resume=resume, only=only, hooks=limits)
+    for report in reports:
+        where = f"{report.stage} {report.part}"
+        if report.state is None:
+            typer.echo(f"{where}: trained already")
+            continue
+        total = report.state.config.total_images
+        typer.echo(f"{where}: {report.state.images_seen:,} of {total:,} images seen")
+        if not report.is_done:
+            typer.echo("go on with --resume", err=True)
+        if report.state.stopped_by == "SIGINT":
+            raise typer.Exit(INTERRUPTED)
+    for stage in programme.stages:
+        typer.echo(
+            f"{folder / stage.name}: see it with bottega show {folder / stage.name} --steps 25"
+        )
 
 
 def parse_duration(text: str) -> int:
@@ -84,4 +156,4 @@ def parse_duration(text: str) -> int:
     return hours * 3600 + minutes * 60 + seconds
 
 
-__all__ = ["INTERRUPTED", "parse_duration", "train"]
+__all__ = ["INTERRUPTED", "parse_duration", "report_run", "train"]

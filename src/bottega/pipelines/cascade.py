@@ -3,7 +3,7 @@
 ::
 
     manifest.json                      what is here, how each stage is sampled by default, SHA-256 of all files
-    base/, sr128/, ...                 one checkpoint per stage
+    base/, sr128/, ...                 one checkpoint per stage, or an ensemble of expert denoisers
     t5/, clip/                         encoders in Hugging Face's format
     judge/                             the detector that scores its pictures (optional)
 """
@@ -16,11 +16,15 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bottega.checkpoint.ensemble import is_ensemble
 from bottega.config import from_json, to_json
+from bottega.diffusion import DenoiserLike
+from bottega.ensemble import Residency
 from bottega.errors import CheckpointError, ConfigError, InputError, nearest
-from bottega.models import UNet, UNetConfig
+from bottega.models import UNetConfig
+from bottega.pipelines.experts import ensemble_config, load_mixture
 from bottega.pipelines.stage import Stage, StageSettings
-from bottega.pipelines.stored import load_denoiser
+from bottega.pipelines.stored import denoiser_config, load_denoiser
 from bottega.rundir import write_atomically
 
 FORMAT_VERSION = 1
@@ -218,20 +222,32 @@ def verify_files(folder: Path | str, manifest: CascadeManifest) -> None:
             )
 
 
-def load_stages(folder: Path | str, manifest: CascadeManifest) -> tuple[Stage, ...]:
+def load_stages(
+    folder: Path | str, manifest: CascadeManifest, *, residency: Residency = "all"
+) -> tuple[Stage, ...]:
     """Build every stage's denoiser, in float32 on the CPU.
+
+    Args:
+        folder: The model's.
+        manifest: What is in it.
+        residency: Of stages made of expert denoisers: ``all`` in memory, or the ``active`` one.
 
     Raises:
         CheckpointError: When one is missing or damaged, or enlarges by another factor than the manifest says.
     """
     stages: dict[str, Stage] = {}
     for entry in manifest.stages:
-        denoiser, _ = load_denoiser(Path(folder) / entry.folder)
+        place = Path(folder) / entry.folder
+        if is_ensemble(place):
+            network = ensemble_config(place).network
+            denoiser: DenoiserLike = load_mixture(place, residency=residency)
+        else:
+            denoiser, facts = load_denoiser(place)
+            network = denoiser_config(place, facts).network
         stage = Stage(
             name=entry.name, denoiser=denoiser, size=entry.size, low_res_from=entry.low_res_from
         )
-        if isinstance(denoiser.network, UNet):
-            _check_sizes(stage, denoiser.network.config, stages)
+        _check_sizes(stage, network, stages)
         stages[entry.name] = stage
     return tuple(stages.values())
 

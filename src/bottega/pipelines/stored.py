@@ -53,16 +53,37 @@ def load_denoiser(folder: Path | str) -> tuple[Denoiser, Manifest]:
         CheckpointError: When it is missing, damaged, or of another kind.
     """
     manifest = load_manifest(folder)
+    denoiser = build_denoiser(denoiser_config(folder, manifest))
+    manifest = load_module(denoiser.network, folder)
+    return denoiser, manifest
+
+
+def denoiser_config(folder: Path | str, manifest: Manifest) -> DenoiserConfig:
+    """What the denoiser of a checkpoint is built from.
+
+    Raises:
+        CheckpointError: When it is of another kind, or damaged.
+    """
     if manifest.kind != DENOISER_KIND:
         raise CheckpointError(f"{folder} holds a {manifest.kind}, not a {DENOISER_KIND}")
     try:
-        config = from_json(DenoiserConfig, manifest.config, where=f"{folder}: config")
+        return from_json(DenoiserConfig, manifest.config, where=f"{folder}: config")
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
+
+
+def build_denoiser(config: DenoiserConfig) -> Denoiser:
+    """A denoiser whose weights are yet to be read, ready to paint and not to learn."""
     with torch.random.fork_rng(devices=[]):  # the weights it starts from are overwritten
         denoiser = Denoiser(UNet(config.network), config.precond)
-    manifest = load_module(denoiser.network, folder)
-    return denoiser.requires_grad_(False).eval(), manifest
+    return denoiser.requires_grad_(False).eval()
 
 
-__all__ = ["DENOISER_KIND", "DenoiserConfig", "load_denoiser", "save_denoiser"]
+__all__ = [
+    "DENOISER_KIND",
+    "DenoiserConfig",
+    "build_denoiser",
+    "denoiser_config",
+    "load_denoiser",
+    "save_denoiser",
+]

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 
 from bottega.errors import ConfigError, nearest
 from bottega.recipes import larger, piccolo
+from bottega.recipes.branch import begin_child as begin_child
+from bottega.recipes.branch import read_config as read_config
 from bottega.recipes.run import RunConfig as RunConfig
 from bottega.recipes.train import train as train
 
@@ -35,4 +37,4 @@ def recipe(name: str) -> RunConfig:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "RunConfig", "recipe", "train"]
+__all__ = ["RECIPES", "RunConfig", "begin_child", "read_config", "recipe", "train"]

@@ -1,16 +1,16 @@
 """Sheets painted while a denoiser trains, always of the same prompts from the same noise, so that one sees it learn."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from bottega.conditioning import Encoders
-from bottega.diffusion import Denoiser
+from bottega.diffusion import Denoiser, DenoiserLike
 from bottega.pipelines import Stage, StageSettings, save_picture, sheet
 from bottega.pipelines.output import to_pictures
+from bottega.recipes.compare import averaged
 from bottega.recipes.run import DenoiserTask, RunConfig
 from bottega.recipes.sources import preview_batch
 from bottega.training import TrainState
@@ -24,11 +24,27 @@ _SETTINGS = StageSettings(steps=16)
 class Preview:
     """Paints what `preview_batch` shows, with the average of the weights that the run would export."""
 
-    def __init__(self, config: RunConfig, task: DenoiserTask, encoders: Encoders) -> None:
-        """Preview the run of ``config``, prompted through ``encoders``."""
+    def __init__(
+        self,
+        config: RunConfig,
+        task: DenoiserTask,
+        encoders: Encoders,
+        *,
+        among: Callable[[Denoiser], DenoiserLike] | None = None,
+    ) -> None:
+        """Preview the run of ``config``, prompted through ``encoders``.
+
+        Args:
+            config: The run.
+            task: What it learns.
+            encoders: Say what the prompts mean.
+            among: Puts the denoiser that is being trained among those it will paint with, so that an expert denoiser
+                is seen at work where it will work; alone, it would paint noise.
+        """
         self._config = config
         self._task = task
         self._encoders = encoders
+        self._among = among
 
     def __call__(self, state: TrainState, target: Path) -> None:
         """Write a sheet to ``target``."""
@@ -39,35 +55,21 @@ class Preview:
         if self._task.low_res_size is not None:
             low_res = shrink(batch.clean(), self._task.low_res_size).to(device)
             low_res_from = "the world"
+        own = Denoiser(state.network, self._task.precond)
         stage = Stage(
             name="preview",
-            denoiser=Denoiser(state.network, self._task.precond),
+            denoiser=own if self._among is None else self._among(own),
             size=self._config.size,
             low_res_from=low_res_from,
         )
         seeds = list(range(len(batch)))
         images = torch.empty(0)
         walk = stage.paint(cond, cond.null(), seeds, _SETTINGS, low_res=low_res, device=device)
-        with _averaged(state):
+        with averaged(state):
             for step in walk:
                 images = step.x
         pictures = [_enlarged(picture) for picture in to_pictures(images)]
         save_picture(sheet(pictures, captions=batch.captions), target)
-
-
-@contextmanager
-def _averaged(state: TrainState) -> Iterator[None]:
-    """The network holds the first average that is kept, and afterwards, bit for bit, what it held before."""
-    averages = list(state.ema.averages.values())
-    if not averages:
-        yield
-        return
-    before = [tensor.detach().clone() for tensor in state.masters.tensors]
-    state.masters.fill(averages[0])
-    try:
-        yield
-    finally:
-        state.masters.fill(before)
 
 
 def _enlarged(picture: Image.Image) -> Image.Image:

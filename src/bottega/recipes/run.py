@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from bottega.conditioning import ConditionDropout, TinyClipConfig, TinyT5Config, TokenizerConfig
 from bottega.data.emoji_world import EmojiWorldConfig
 from bottega.diffusion import AugmentationLevels, EDMPrecond, LogNormal
+from bottega.ensemble import Between, Complement, Interval, Node, probability_intervals
 from bottega.errors import ConfigError
 from bottega.models import UNetConfig
 from bottega.training import TrainConfig
@@ -44,12 +45,14 @@ class DenoiserTask:
     """Train a denoiser: a base when ``low_res_size`` is None, a super-resolution net otherwise.
 
     ``encoders`` is a folder that holds ``t5`` and ``clip``, or the name of a model that ships with bottega.
-    ``start_from`` is an exported denoiser whose weights the run begins with, instead of random ones.
+    ``part`` is the noise that is learned, all of it for a denoiser that is no expert. ``start_from`` is an exported
+    denoiser whose weights the run begins with, instead of random ones.
     ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
     """
 
     network: UNetConfig
     noise: LogNormal = field(default_factory=LogNormal)
+    part: Node | Complement | Between = field(default_factory=lambda: Node(0, 0))
     precond: EDMPrecond = field(default_factory=EDMPrecond)
     dropout: ConditionDropout = field(default_factory=ConditionDropout)
     encoders: str = "piccolo"
@@ -65,6 +68,23 @@ class DenoiserTask:
                 f"a base neither; got low_res_size={self.low_res_size}, augmentation={self.augmentation}"
             )
 
+    @property
+    def intervals(self) -> tuple[Interval, ...]:
+        """The shares of the training noise that are learned, as intervals of probability."""
+        return probability_intervals(self.part, self.noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """From whom an expert denoiser grows: the member ``parent_part`` of an ensemble, with that very digest.
+
+    ``ensemble`` is the ensemble's folder, where the child will be filed too, seen from the run's own.
+    """
+
+    ensemble: str
+    parent_part: str
+    parent: str
+
 
 Task = T5Task | ClipTask | JudgeTask | DenoiserTask
 
@@ -74,6 +94,7 @@ class RunConfig:
     """One run. ``size`` is the pictures' side in pixels; ``num_examples`` bounds an endless world to that many.
 
     A bounded world is walked in epochs of a new order each, and lets its captions' embeddings be computed once.
+    ``branch`` says from whom an expert denoiser grows; its run begins with the weights in the folder ``start``.
     """
 
     name: str
@@ -82,6 +103,7 @@ class RunConfig:
     task: Task
     train: TrainConfig
     num_examples: int | None = None
+    branch: Branch | None = None
 
     def __post_init__(self) -> None:
         if self.size < 8:
@@ -94,6 +116,8 @@ class RunConfig:
             raise ConfigError(
                 f"a {type(self.task).__name__} learns from the drawn world; data must be an EmojiWorldConfig"
             )
+        if self.branch is not None and not isinstance(self.task, DenoiserTask):
+            raise ConfigError(f"only a denoiser can branch, not a {type(self.task).__name__}")
         low_res = self.task.low_res_size if isinstance(self.task, DenoiserTask) else None
         if low_res is not None and (low_res >= self.size or self.size % low_res):
             raise ConfigError(
@@ -101,4 +125,13 @@ class RunConfig:
             )
 
 
-__all__ = ["ClipTask", "DenoiserTask", "FolderConfig", "JudgeTask", "RunConfig", "T5Task", "Task"]
+__all__ = [
+    "Branch",
+    "ClipTask",
+    "DenoiserTask",
+    "FolderConfig",
+    "JudgeTask",
+    "RunConfig",
+    "T5Task",
+    "Task",
+]

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from bottega.checkpoint.ensemble import ENSEMBLE, is_ensemble, read_ensemble
 from bottega.errors import CheckpointError
 from bottega.pipelines import (
     CascadeManifest,
@@ -13,6 +15,9 @@ from bottega.pipelines import (
     load_stages,
     read_manifest,
 )
+from bottega.recipes.execute import PLAN, is_filed
+from bottega.recipes.programme import PlannedStage, read_plan
+from bottega.recipes.train import encoders_folder
 
 _PARTS = {
     "t5": "piccolo-t5",
@@ -29,32 +34,112 @@ SR_SETTINGS = StageSettings(steps=12, guidance_scale=1.5, low_res_sigma=0.1)
 def ship_piccolo(runs: Path | str, target: Path | str) -> CascadeManifest:
     """Gather the exports of piccolo's five runs into a model folder.
 
-    The model is put together beside ``target`` and takes its place when it is whole and its stages have been loaded.
+    A denoiser that was branched is taken as the ensemble that it has become. The model is put together beside
+    ``target`` and takes its place when it is whole and its stages have been loaded.
 
     Args:
         runs: Holds the run folders ``piccolo-t5``, ``piccolo-clip``, ``piccolo-base``, ``piccolo-sr`` and
-            ``piccolo-judge``.
+            ``piccolo-judge``, and perhaps ``piccolo-base-ensemble`` or ``piccolo-sr-ensemble``.
         target: The model folder; the parts of a model that is there already are replaced.
 
     Raises:
         CheckpointError: When a run has exported nothing yet, or nothing that fits; when ``target`` holds something
             that is no model, or cannot be written.
     """
-    runs, target = Path(runs), Path(target)
-    missing = [run for run in _PARTS.values() if not (runs / run / "export").is_dir()]
+    runs = Path(runs)
+    parts = {part: _newest(runs / run) for part, run in _PARTS.items()}
+    missing = [run for part, run in _PARTS.items() if not parts[part].is_dir()]
     if missing:
         raise CheckpointError(
             f"{runs} lacks finished runs of {', '.join(missing)}: train them with bottega train RECIPE"
         )
-    _refuse_foreign(target)
+    stages = (
+        StageEntry(name="base", folder="base", size=32, settings=BASE_SETTINGS),
+        StageEntry(
+            name="sr128", folder="sr128", size=128, low_res_from="base", settings=SR_SETTINGS
+        ),
+    )
+    return _gather(Path(target), "piccolo", stages, parts)
+
+
+def ship_programme(
+    folder: Path | str, target: Path | str, *, name: str | None = None
+) -> CascadeManifest:
+    """Gather what a programme has trained, and the encoders that it heard, into a model folder.
+
+    Args:
+        folder: The programme's, with its ``plan.json``.
+        target: The model folder, as for `ship_piccolo`.
+        name: What the model is called; as the programme unless told otherwise.
+
+    Raises:
+        CheckpointError: When a node is still to be trained, the stages do not make a cascade, or ``target`` cannot
+            become the model.
+    """
+    folder = Path(folder)
+    programme = read_plan(folder / PLAN)
+    stages: list[StageEntry] = []
+    parts: dict[str, Path] = {}
+    for stage in programme.stages:
+        lacking = [part for part in stage.parts if not is_filed(folder, stage, part)]
+        if lacking:
+            raise CheckpointError(
+                f"{stage.name} still lacks {', '.join(lacking)}: go on with bottega train --plan {folder / PLAN} "
+                f"--run {folder} --resume"
+            )
+        stages.append(_entry(stage, stages))
+        parts[stages[-1].folder] = folder / stage.name
+    heard = {stage.task.encoders for stage in programme.stages}
+    if len(heard) > 1:
+        raise CheckpointError(f"the stages hear other encoders: {', '.join(sorted(heard))}")
+    model = encoders_folder(heard.pop())
+    parts |= {kind: model / kind for kind in ("t5", "clip")}
+    judge = read_manifest(model).judge if (model / "manifest.json").is_file() else None
+    if judge is not None:
+        parts["judge"] = model / judge
+    return _gather(Path(target), programme.name if name is None else name, tuple(stages), parts)
+
+
+def _entry(stage: PlannedStage, earlier: list[StageEntry]) -> StageEntry:
+    size, low = stage.run.size, stage.task.low_res_size
+    if low is None:
+        return StageEntry(name="base", folder="base", size=size, settings=BASE_SETTINGS)
+    enlarged = next((entry.name for entry in earlier if entry.size == low), None)
+    if enlarged is None:
+        raise CheckpointError(
+            f"{stage.name} enlarges pictures of {low} px, and no stage before it paints any"
+        )
+    name = f"sr{size}"
+    return StageEntry(
+        name=name, folder=name, size=size, low_res_from=enlarged, settings=SR_SETTINGS
+    )
+
+
+def _newest(run: Path) -> Path:
+    """What a run has come to: the ensemble beside it if it was branched, or what it exported."""
+    ensemble = run.with_name(f"{run.name}-ensemble")
+    return ensemble if is_ensemble(ensemble) else run / "export"
+
+
+def _gather(
+    target: Path, name: str, stages: tuple[StageEntry, ...], parts: Mapping[str, Path]
+) -> CascadeManifest:
+    """Copy every part into a model folder under its name, and let the whole take the place of ``target``."""
+    _refuse_foreign(target, parts)
     building = target.resolve().parent / f".{target.resolve().name}.building-{os.getpid()}"
     try:
         building.mkdir(parents=True)
-        for part, run in _PARTS.items():
-            shutil.copytree(runs / run / "export", building / part)
-        manifest = _described(building)
+        for part, source in parts.items():
+            _copy(source, building / part)
+        manifest = assemble(
+            building,
+            name=name,
+            stages=stages,
+            encoders={kind: kind for kind in ("t5", "clip") if kind in parts},
+            judge="judge" if "judge" in parts else None,
+        )
         load_stages(building, manifest)
-        _put_in_place(building, target)
+        _put_in_place(building, target, parts)
     except OSError as error:
         raise CheckpointError(f"cannot write the model {target}: {error}") from None
     finally:
@@ -62,41 +147,41 @@ def ship_piccolo(runs: Path | str, target: Path | str) -> CascadeManifest:
     return manifest
 
 
-def _described(folder: Path) -> CascadeManifest:
-    stages = (
-        StageEntry(name="base", folder="base", size=32, settings=BASE_SETTINGS),
-        StageEntry(
-            name="sr128", folder="sr128", size=128, low_res_from="base", settings=SR_SETTINGS
-        ),
-    )
-    encoders = {"t5": "t5", "clip": "clip"}
-    return assemble(folder, name="piccolo", stages=stages, encoders=encoders, judge="judge")
+def _copy(source: Path, target: Path) -> None:
+    """All of a folder; of an ensemble its family tree, and the weights of those that paint."""
+    if not is_ensemble(source):
+        shutil.copytree(source, target)
+        return
+    target.mkdir()
+    shutil.copy(source / ENSEMBLE, target / ENSEMBLE)
+    for member, _ in read_ensemble(source).painting():
+        shutil.copytree(source / member.folder, target / member.folder)
 
 
-def _refuse_foreign(target: Path) -> None:
+def _refuse_foreign(target: Path, parts: Iterable[str]) -> None:
     """Replace parts of a model only: another folder may hold a ``base`` or a ``t5`` that somebody needs."""
     if target.exists() and not target.is_dir():
         raise CheckpointError(f"cannot write the model {target}: it is a file")
     if (target / "manifest.json").exists():
         read_manifest(target)
         return
-    in_the_way = [part for part in _PARTS if (target / part).exists()]
+    in_the_way = [part for part in parts if (target / part).exists()]
     if in_the_way:
         raise CheckpointError(
             f"{target} is no model, but holds {', '.join(in_the_way)}, which would be replaced; choose another folder"
         )
 
 
-def _put_in_place(building: Path, target: Path) -> None:
+def _put_in_place(building: Path, target: Path, parts: Iterable[str]) -> None:
     """The manifest comes last: whoever stops in the middle leaves digests that refuse the mixture."""
     if not target.exists():
         building.rename(target)
         return
-    for part in _PARTS:
+    for part in parts:
         if (target / part).exists():
             shutil.rmtree(target / part)
         (building / part).rename(target / part)
     (building / "manifest.json").replace(target / "manifest.json")
 
 
-__all__ = ["BASE_SETTINGS", "SR_SETTINGS", "ship_piccolo"]
+__all__ = ["BASE_SETTINGS", "SR_SETTINGS", "ship_piccolo", "ship_programme"]

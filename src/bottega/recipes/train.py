@@ -18,7 +18,10 @@ from bottega.evaluation.judge_network import JudgeNetwork
 from bottega.evaluation.judge_objective import JudgeObjective
 from bottega.evaluation.judge_world import judge_config
 from bottega.models import UNet
-from bottega.pipelines import DenoiserConfig, find_model
+from bottega.pipelines import find_model
+from bottega.pipelines.experts import mixture_with
+from bottega.recipes.branch import START, ensemble_of, file_run, load_start, stage_config
+from bottega.recipes.compare import CompareHook
 from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
 from bottega.recipes.machine import curve_hooks, engine_here
 from bottega.recipes.preview import Preview
@@ -62,12 +65,15 @@ def train(
 
     Raises:
         ConfigError: If the run holds another recipe's checkpoints, or ``resume`` is missing.
+        CheckpointError: For a child whose parent in the ensemble is no longer the one it grew from.
     """
     run = RunDir(folder)
     _check_same_recipe(config, run)
     engine = engine_here() if engine is None else engine
     source = picture_source(config)  # first, because networks may take minutes to build
     network, objective = build(config, rank=engine.rank, world_size=engine.world_size)
+    if config.branch is not None:
+        load_start(network, config, run)
     every_hook: list[Hook] = [
         _Settings(config),
         JournalHook(every_images=_JOURNAL_IMAGES),
@@ -78,8 +84,7 @@ def train(
     if isinstance(config.task, DenoiserTask):
         encoders = load_encoders(config.task.encoders)
         source = _embedded(source, config, config.task, encoders, run)
-        preview = Preview(config, config.task, encoders)
-        every_hook.append(PreviewHook(preview, every_images=_PREVIEW_IMAGES))
+        every_hook = [*_watching(config, config.task, encoders, run), *every_hook]
     state = fit(
         network,
         objective,
@@ -93,7 +98,24 @@ def train(
     )
     if state.engine.rank == 0:
         export(config, run)
+        if config.branch is not None and state.finished:
+            file_run(config, run, ensemble_of(config, run.path))
     return state
+
+
+def _watching(config: RunConfig, task: DenoiserTask, encoders: Encoders, run: RunDir) -> list[Hook]:
+    """Previews, and for a child its parent to compare with; before the display, which shows what they remark."""
+    if config.branch is None:
+        preview = Preview(config, task, encoders)
+        return [PreviewHook(preview, every_images=_PREVIEW_IMAGES)]
+    home = ensemble_of(config, run.path)
+    preview = Preview(
+        config, task, encoders, among=lambda denoiser: mixture_with(home, task.part, denoiser)
+    )
+    return [
+        CompareHook(config, task, encoders, run.path / START),
+        PreviewHook(preview, every_images=_PREVIEW_IMAGES),
+    ]
 
 
 def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.Module, Objective]:
@@ -117,6 +139,7 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
         dropout=picture_share(task.dropout)[1],
         low_res_size=task.low_res_size,
         augmentation=task.augmentation,
+        intervals=task.intervals,
         rank=rank,
         world_size=world_size,
     )
@@ -153,14 +176,23 @@ def load_encoders(place: str) -> Encoders:
     Raises:
         CheckpointError: If there is neither a folder ``t5`` nor a folder ``clip`` in it.
     """
+    folder = encoders_folder(place)
+    return Encoders.load(folder_t5=folder / "t5", folder_clip=folder / "clip")
+
+
+def encoders_folder(place: str) -> Path:
+    """The folder in which ``t5`` and ``clip`` lie, by its path or by the name of a model that ships with bottega.
+
+    Raises:
+        CheckpointError: If one of the two is missing.
+    """
     folder = Path(place) if Path(place).is_dir() else find_model(place)
-    t5, clip = folder / "t5", folder / "clip"
-    if not (t5.is_dir() and clip.is_dir()):
+    if not ((folder / "t5").is_dir() and (folder / "clip").is_dir()):
         raise CheckpointError(
             f"expected the folders t5 and clip in {folder}; train them with the recipes piccolo-t5 and "
             "piccolo-clip, and name their folder with --set task.encoders=FOLDER"
         )
-    return Encoders.load(folder_t5=t5, folder_clip=clip)
+    return folder
 
 
 def export(config: RunConfig, run: RunDir) -> Path:
@@ -174,8 +206,8 @@ def export(config: RunConfig, run: RunDir) -> Path:
         judge = configs.to_json(judge_config(_world(config)))
         export_ema(run, target, std=std, config=judge, kind="judge", name="judge")
         return target
-    stage = DenoiserConfig(network=task.network, precond=task.precond, noise=task.noise)
-    export_ema(run, target, std=std, config=configs.to_json(stage))
+    stage = configs.to_json(stage_config(task))
+    export_ema(run, target, std=std, config=stage, node=str(task.part))
     return target
 
 
@@ -199,4 +231,4 @@ def _check_same_recipe(config: RunConfig, run: RunDir) -> None:
         )
 
 
-__all__ = ["build", "export", "load_encoders", "train"]
+__all__ = ["build", "encoders_folder", "export", "load_encoders", "train"]
