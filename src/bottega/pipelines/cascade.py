@@ -18,11 +18,12 @@ from typing import Any
 
 from bottega.checkpoint.ensemble import is_ensemble
 from bottega.config import from_json, to_json
-from bottega.diffusion import DenoiserLike
+from bottega.diffusion import DenoiserLike, TimestepPlan
 from bottega.ensemble import Residency
 from bottega.errors import CheckpointError, ConfigError, InputError, nearest
 from bottega.models import UNetConfig
 from bottega.pipelines.experts import ensemble_config, load_mixture
+from bottega.pipelines.parts import PipelineParts
 from bottega.pipelines.stage import Stage, StageSettings
 from bottega.pipelines.stored import denoiser_config, load_denoiser
 from bottega.rundir import write_atomically
@@ -43,13 +44,19 @@ _ENCODER_KINDS = ("t5", "clip")
 
 @dataclass(frozen=True, kw_only=True)
 class StageEntry:
-    """A stage of a model folder: where its checkpoint lies, what it paints, and how by default."""
+    """A stage of a model folder: where its checkpoint lies, what it paints, and how by default.
+
+    ``noising``, ``numbers`` and ``numbers_apart`` are those of `Stage`.
+    """
 
     name: str
     folder: str
     size: int
     low_res_from: str | None = None
     settings: StageSettings = field(default_factory=StageSettings)
+    noising: TimestepPlan | None = None
+    numbers: tuple[float, ...] = ()
+    numbers_apart: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -62,12 +69,16 @@ class StageEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeManifest:
-    """What a model folder holds. ``files`` maps each file's path in it to the SHA-256 of its bytes."""
+    """What a model folder holds. ``files`` maps each file's path in it to the SHA-256 of its bytes.
+
+    ``parts`` is what a model of another library consists of beside its stages; it has no ``encoders`` then.
+    """
 
     name: str
     stages: tuple[StageEntry, ...]
     encoders: Mapping[str, str]
     judge: str | None = None
+    parts: PipelineParts | None = None
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     format_version: int = FORMAT_VERSION
 
@@ -99,7 +110,8 @@ class CascadeManifest:
     def folders(self) -> tuple[str, ...]:
         """Every folder of the model, by its path in it."""
         judge = () if self.judge is None else (self.judge,)
-        return (*(stage.folder for stage in self.stages), *self.encoders.values(), *judge)
+        parts = () if self.parts is None else self.parts.folders
+        return (*(stage.folder for stage in self.stages), *self.encoders.values(), *parts, *judge)
 
     @property
     def digest(self) -> str:
@@ -110,6 +122,9 @@ class CascadeManifest:
             "encoders": dict(self.encoders),
             "files": {k: v for k, v in self.files.items() if not k.startswith(judged)},
         }
+        if self.parts is not None:
+            told = [[to_json(s.noising), s.numbers, s.numbers_apart] for s in self.stages]
+            facts |= {"parts": to_json(self.parts), "told": told}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -120,6 +135,7 @@ def assemble(
     stages: Sequence[StageEntry],
     encoders: Mapping[str, str],
     judge: str | None = None,
+    parts: PipelineParts | None = None,
 ) -> CascadeManifest:
     """Make a folder that holds checkpoints and encoders already into a model: write its manifest.
 
@@ -129,13 +145,14 @@ def assemble(
         stages: From the smallest picture to the largest; paths are relative to ``folder``.
         encoders: ``t5`` and ``clip`` to their folders.
         judge: The judge's folder.
+        parts: What a model of another library consists of beside its stages.
 
     Raises:
         CheckpointError: When something named is not there.
     """
     folder = Path(folder)
     manifest = CascadeManifest(
-        name=name, stages=tuple(stages), encoders=dict(encoders), judge=judge
+        name=name, stages=tuple(stages), encoders=dict(encoders), judge=judge, parts=parts
     )
     for part in manifest.folders:
         if not (folder / part).is_dir():

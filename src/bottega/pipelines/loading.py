@@ -3,43 +3,93 @@
 from pathlib import Path
 
 from bottega.conditioning import Encoders
-from bottega.pipelines.cascade import find_model, load_stages, read_manifest, verify_files
+from bottega.errors import CheckpointError
+from bottega.pipelines.cascade import (
+    MANIFEST,
+    CascadeManifest,
+    load_stages,
+    read_manifest,
+    verify_files,
+)
 from bottega.pipelines.devices import find_device, find_dtype
+from bottega.pipelines.foreign import FAMILIES, INDEX, is_pipeline, manifest_of, read_pipeline
+from bottega.pipelines.hub import locate, model_name
+from bottega.pipelines.opening import Opener
 from bottega.pipelines.painter import Painter
+from bottega.pipelines.residency import Policy, Residency
+from bottega.pipelines.stage import Stage
 
 
 def load(
-    model: str | Path = "piccolo", *, device: str = "auto", dtype: str = "auto", lanes: int = 1
+    model: str | Path = "piccolo",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    lanes: int = 1,
+    residency: Policy = "all",
+    local_files_only: bool = False,
 ) -> Painter:
     """Load a painter.
 
     Args:
-        model: The name of a model that ships with bottega, or a model folder.
+        model: The name of a model that ships with bottega, a model folder, a diffusers folder, or an id of the Hugging
+            Face Hub.
         device: ``auto`` takes a CUDA device where there is one; or ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``auto`` takes bfloat16 where the hardware multiplies it fast; or ``float32``, ``bfloat16``.
         lanes: Pictures that go through a network together; see `Painter`.
+        residency: ``all`` keeps everything in memory that was needed once; ``active`` only what is at work: one expert
+            denoiser of an ensemble, one part of an imported model.
+        local_files_only: Take an id from the Hub's cache, and fetch nothing.
 
     Raises:
-        InputError: For an unknown model, device or dtype, naming the nearest.
-        CheckpointError: For a model that is missing, incomplete or damaged, naming the file.
+        InputError: For an unknown model, device, dtype or residency, naming the nearest.
+        CheckpointError: For a model that is missing, incomplete, damaged or not supported, naming the file.
     """
     where = find_device(device)
     precision = find_dtype(dtype, where)
-    folder = find_model(model)
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
-    paths = {f"folder_{kind}": folder / inner for kind, inner in manifest.encoders.items()}
+    parts = Residency(residency)
+    folder = locate(model, local_files_only=local_files_only)
+    opener = Opener(folder=folder, residency=parts, dtype=precision)
+    if is_pipeline(folder) and not (folder / MANIFEST).is_file():
+        pipeline = read_pipeline(folder, model_name(model))
+        manifest = manifest_of(pipeline)
+        stage, encoders = opener.pipeline(pipeline, manifest)
+        stages: tuple[Stage, ...] = (stage,)
+    else:
+        manifest = _checked(folder)
+        if manifest.parts is None:
+            stages, encoders = _ours(folder, manifest, residency)
+        else:
+            stages, encoders = opener.cascade(manifest)
     return Painter(
         manifest=manifest,
-        stages=load_stages(folder, manifest),
-        encoders=Encoders.load(
-            folder_t5=paths.get("folder_t5"), folder_clip=paths.get("folder_clip")
-        ),
+        stages=stages,
+        encoders=encoders,
         device=where,
         dtype=precision,
         lanes=lanes,
         folder=folder,
     )
+
+
+def _checked(folder: Path) -> CascadeManifest:
+    if not (folder / MANIFEST).is_file():
+        raise CheckpointError(
+            f"{folder} is not a model: it holds neither bottega's {MANIFEST} nor diffusers' {INDEX} "
+            f"({', '.join(FAMILIES)})"
+        )
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    return manifest
+
+
+def _ours(
+    folder: Path, manifest: CascadeManifest, residency: Policy
+) -> tuple[tuple[Stage, ...], Encoders]:
+    paths = {f"folder_{kind}": folder / inner for kind, inner in manifest.encoders.items()}
+    stages = load_stages(folder, manifest, residency=residency)
+    encoders = Encoders.load(folder_t5=paths.get("folder_t5"), folder_clip=paths.get("folder_clip"))
+    return stages, encoders
 
 
 __all__ = ["load"]

@@ -42,6 +42,7 @@ class Overrides(TypedDict, total=False):
     rho: PerStage[float]
     thresholding: PerStage[Static | Dynamic | None]
     low_res_sigma: PerStage[float]
+    grid: PerStage[str]
     region_strength: PerStage[float]
     region_weight: PerStage[RegionWeight]
 

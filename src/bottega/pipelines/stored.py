@@ -7,9 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bottega.checkpoint import Manifest, load_manifest, load_module, save_module
+from bottega.checkpoint import (
+    Manifest,
+    load_manifest,
+    load_module,
+    load_tensors,
+    save_module,
+)
+from bottega.checkpoint.store import check_names
 from bottega.config import from_json, to_json
-from bottega.diffusion import Denoiser, EDMPrecond, LogNormal
+from bottega.diffusion import Denoiser, EDMPrecond, LogNormal, TimestepDenoiser, TimestepPlan
 from bottega.errors import CheckpointError, ConfigError
 from bottega.models import UNet, UNetConfig
 
@@ -18,11 +25,15 @@ DENOISER_KIND = "denoiser"
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserConfig:
-    """What a stage's denoiser is built from, and the noise it learned; the ``config`` of its checkpoint."""
+    """What a stage's denoiser is built from, and the noise it learned; the ``config`` of its checkpoint.
+
+    ``timesteps`` is there for a network that was trained with them; ``precond`` is then not read.
+    """
 
     network: UNetConfig
     precond: EDMPrecond = field(default_factory=EDMPrecond)
     noise: LogNormal = field(default_factory=LogNormal)
+    timesteps: TimestepPlan | None = None
 
 
 def save_denoiser(
@@ -72,6 +83,24 @@ def denoiser_config(folder: Path | str, manifest: Manifest) -> DenoiserConfig:
         raise CheckpointError(str(error)) from None
 
 
+def load_timestep_denoiser(folder: Path | str) -> tuple[TimestepDenoiser, Manifest]:
+    """Read a denoiser that was trained with timesteps, its weights mapped from disk as they are stored.
+
+    Raises:
+        CheckpointError: When it is missing, damaged, or of another kind.
+    """
+    manifest = load_manifest(folder)
+    config = denoiser_config(folder, manifest)
+    if config.timesteps is None:
+        raise CheckpointError(f"{folder} says nothing of timesteps that its network learned")
+    with torch.device("meta"):
+        network = UNet(config.network)
+    tensors = load_tensors(folder, manifest=manifest)
+    check_names(network.state_dict(), tensors, where=str(folder))
+    network.load_state_dict(tensors, strict=True, assign=True)
+    return config.timesteps.denoiser(network.requires_grad_(False).eval()), manifest
+
+
 def build_denoiser(config: DenoiserConfig) -> Denoiser:
     """A denoiser whose weights are yet to be read, ready to paint and not to learn."""
     with torch.random.fork_rng(devices=[]):  # the weights it starts from are overwritten
@@ -85,5 +114,6 @@ __all__ = [
     "build_denoiser",
     "denoiser_config",
     "load_denoiser",
+    "load_timestep_denoiser",
     "save_denoiser",
 ]

@@ -1,0 +1,126 @@
+"""From a diffusers folder, or a model folder made of one, to stages and encoders whose weights are read when needed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bottega.checkpoint import load_manifest
+from bottega.checkpoint.foreign import load_foreign_unet
+from bottega.checkpoint.foreign_files import weight_files
+from bottega.conditioning import Encoders
+from bottega.conditioning.foreign_text import ForeignTextEncoder, TextPart, text_part
+from bottega.diffusion import TimestepDenoiser, TimestepPlan
+from bottega.errors import CheckpointError
+from bottega.pipelines.cascade import CascadeManifest, StageEntry
+from bottega.pipelines.foreign import Pipeline
+from bottega.pipelines.latent import Autoencoder, open_autoencoder, read_autoencoder
+from bottega.pipelines.parts import PipelineParts, TextEntry
+from bottega.pipelines.residency import LazyDenoiser, Residency
+from bottega.pipelines.stage import Stage
+from bottega.pipelines.stored import denoiser_config, load_timestep_denoiser
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opener:
+    """Opens the parts of one model folder.
+
+    ``dtype`` is what text encoders compute in. Under the policy ``active`` large pictures are decoded in tiles, too.
+    """
+
+    folder: Path
+    residency: Residency
+    dtype: torch.dtype = torch.float32
+
+    def pipeline(self, pipeline: Pipeline, manifest: CascadeManifest) -> tuple[Stage, Encoders]:
+        """The stage and the encoders of a diffusers folder, as it lies there."""
+        (entry,) = manifest.stages
+        plan = pipeline.scheduling.plan
+
+        def read() -> TimestepDenoiser:
+            network, _ = load_foreign_unet(self.folder / entry.folder)
+            return plan.denoiser(network.requires_grad_(False).eval())
+
+        denoiser = LazyDenoiser(self.residency.part(read))
+        parts = _parts(manifest)
+        return self._stage(entry, plan, denoiser, self.space(parts)), self.encoders(parts)
+
+    def cascade(self, manifest: CascadeManifest) -> tuple[tuple[Stage, ...], Encoders]:
+        """The stages and the encoders of a model folder that was imported."""
+        parts = _parts(manifest)
+        space = self.space(parts)
+        stages = tuple(self._imported(entry, space) for entry in manifest.stages)
+        return stages, self.encoders(parts)
+
+    def _imported(self, entry: StageEntry, space: Autoencoder | None) -> Stage:
+        place = self.folder / entry.folder
+        plan = denoiser_config(place, load_manifest(place)).timesteps
+        if plan is None:
+            raise CheckpointError(
+                f"{place} says nothing about the timesteps that its network learned"
+            )
+
+        def read() -> TimestepDenoiser:
+            return load_timestep_denoiser(place)[0]
+
+        return self._stage(entry, plan, LazyDenoiser(self.residency.part(read)), space)
+
+    def _stage(
+        self,
+        entry: StageEntry,
+        plan: TimestepPlan,
+        denoiser: LazyDenoiser,
+        space: Autoencoder | None,
+    ) -> Stage:
+        return Stage(
+            name=entry.name,
+            denoiser=denoiser,
+            size=entry.size,
+            low_res_from=entry.low_res_from,
+            space=space,
+            timesteps=plan,
+            noising=entry.noising,
+            numbers=entry.numbers,
+            numbers_apart=entry.numbers_apart,
+        )
+
+    def space(self, parts: PipelineParts) -> Autoencoder | None:
+        """The latents of a model that paints in them."""
+        if parts.autoencoder is None:
+            return None
+        folder = self.folder / parts.autoencoder
+        module = self.residency.part(lambda: open_autoencoder(folder))
+        return read_autoencoder(folder, module=module, tiled=self.residency.policy == "active")
+
+    def encoders(self, parts: PipelineParts) -> Encoders:
+        """The text encoders, not opened yet, but known to be whole."""
+        texts = [self._text(entry) for entry in parts.texts]
+        encoder = ForeignTextEncoder(
+            parts.stream,
+            texts,
+            max_tokens=parts.max_tokens,
+            layer=parts.layer,
+            silent=parts.silent,
+        )
+        return Encoders([encoder])
+
+    def _text(self, entry: TextEntry) -> TextPart:
+        folder = self.folder / entry.folder
+        weight_files(folder)
+        part = text_part(folder, self.folder / entry.tokenizer, entry.model, dtype=self.dtype)
+        return TextPart(
+            folder=part.folder,
+            tokenizer=part.tokenizer,
+            kind=part.kind,
+            model=self.residency.part(part.model),
+            dtype=self.dtype,
+        )
+
+
+def _parts(manifest: CascadeManifest) -> PipelineParts:
+    if manifest.parts is None:
+        raise CheckpointError(f"the model {manifest.name} was not imported from another library")
+    return manifest.parts
+
+
+__all__ = ["Opener"]
