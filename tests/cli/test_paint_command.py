@@ -160,6 +160,95 @@ def test_a_style_picture_is_used_and_asked_for_again(paint, bottega, tiny_folder
     assert again.code == 0, again.err
 
 
+def test_regions_are_painted_kept_and_explained(paint, bottega, tiny_folder):
+    half = Image.new("L", (32, 32))
+    half.paste(255, (16, 0, 32, 32))
+    half.save("cat.png")
+    prompt, names = "a pizza to the left of a cat", ("--region", "pizza@0,0,0.5,1*2")
+    more = ("--region", "cat=cat.png*2", "--region", "pizza@0.5,0,1,1*-1")
+    done = paint(prompt, *names, *more, "-o", "a.png", "--explain", "why.png")
+    assert (done.code, done.out, done.err) == (0, "a.png\nwhy.png\n", "")
+    assert open_picture("why.png").width > 300
+    Path("cat.png").unlink()  # the mask is kept in the picture
+    assert bottega("replay", "a.png", "--model", tiny_folder).out.endswith("byte for byte\n")
+    assert [r.phrase for r in read_provenance("a.png").requests[0].regions] == [
+        "pizza", "cat", "pizza",
+    ]  # fmt: skip
+    assert paint(prompt, "-o", "b.png").code == 0
+    assert open_picture("a.png").tobytes() != open_picture("b.png").tobytes()
+    assert paint(prompt, prompt, *names, "--grid", "-o", "grid.png").code == 0
+    assert bottega("replay", "grid.png", "--model", tiny_folder).code == 0
+
+
+def test_a_picture_to_begin_with_is_named_and_asked_for_again(paint, bottega, tiny_folder):
+    Image.linear_gradient("L").resize((16, 16)).convert("RGB").save("old.png")
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (0, 0, 8, 16))
+    mask.save("mask.png")
+    assert paint("a dog", "-o", "a.png", "--from", "old.png", "--strength", 0.3).code == 0
+    assert paint("a dog", "-o", "b.png", "--inpaint", "old.png", "--mask", "mask.png").code == 0
+    kept = [open_picture(name).crop((8, 0, 16, 16)).tobytes() for name in ("old.png", "b.png")]
+    assert kept[0] == kept[1]
+    for name in ("a.png", "b.png"):
+        done = bottega("replay", name, "--model", tiny_folder)
+        assert done.code == 2 and "needs the picture it was painted from" in done.err
+        done = bottega("replay", name, "--model", tiny_folder, "--from", "mask.png")
+        assert done.code == 2 and "from another picture" in done.err
+        done = bottega("replay", name, "--model", tiny_folder, "--from", "old.png")
+        assert done.out.endswith("byte for byte\n")
+    assert paint("a dog", "-o", "c.png").code == 0
+    done = bottega("replay", "c.png", "--model", tiny_folder, "--from", "old.png")
+    assert done.code == 2 and "not painted from a picture" in done.err
+
+
+def test_encoders_may_be_added_up_and_a_style_alone_gives_variations(paint):
+    Image.new("RGB", (20, 20), "red").save("style.png")
+    assert paint("a dog", "-o", "a.png", "--encoders", "t5+clip").code == 0
+    assert read_provenance("a.png").encoders == ("t5", "clip_text", "clip_image")
+    assert paint("", "-o", "b.png", "--encoders", "t5", "--style", "style.png").code == 0
+    assert read_provenance("b.png").encoders == ("t5", "clip_image")
+
+
+BAD_TO_BEGIN_WITH = [
+    (["--style", "words.txt"], "cannot read words.txt as a picture"),
+    (["--region", "cat@0,0,1,1"], "'cat' does not occur in the prompt; its words are: a, dog"),
+    (["--region", "dog@0,0,2,1"], "0 <= x0 < x1 <= 1"),
+    (["--region", "dog=gone.png"], "no such file"),
+    (["--region", "dog=words.txt"], "cannot read words.txt as a picture"),
+    (["--region", "dog=wide.png"], "has the shape 20 x 10, the picture 16 x 16"),
+    (["--region", "dog=colour.png"], "got a picture in colour"),
+    (["--region", "dog"], "PHRASE@x0,y0,x1,y1"),
+    (["--region", "dog@0,0,1,1", "--encoders", "clip_image"], "an encoder that reads"),
+    (["--explain", "b.png"], "give --region too"),
+    (["--region", "dog@0,0,1,1", "--explain", "gone/b.png"], "there is no folder"),
+    (["--region", "dog@0,0,1,1", "--set", "base.region_strength=-1"], "region_strength must be"),
+    (["--from", "words.txt"], "cannot read words.txt as a picture"),
+    (["--from", "colour.png", "--strength", "1.5"], "strength is above 0 and at most 1"),
+    (["--from", "colour.png", "--strength", "0"], "strength is above 0 and at most 1"),
+    (["--from", "colour.png", "--strength", "nan"], "strength is above 0 and at most 1"),
+    (["--strength", "0.5"], "give --from or --inpaint too"),
+    (["--inpaint", "colour.png"], "--inpaint and --mask go together"),
+    (["--mask", "wide.png"], "--inpaint and --mask go together"),
+    (["--inpaint", "colour.png", "--from", "colour.png"], "give one of them"),
+    (["--inpaint", "colour.png", "--mask", "wide.png"], "the mask is 20 x 10, the picture 16 x 16"),
+    (["--inpaint", "colour.png", "--mask", "colour.png"], "got a picture in colour"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), BAD_TO_BEGIN_WITH, ids=[" ".join(a) for a, _ in BAD_TO_BEGIN_WITH]
+)
+def test_a_bad_region_mask_or_picture_is_one_line_too(paint, arguments, words):
+    Path("words.txt").write_text("no picture")
+    Image.new("L", (20, 10), 255).save("wide.png")
+    Image.new("RGB", (16, 16), "red").save("colour.png")
+    before = files()
+    done = paint("a dog", "-o", "a.png", *arguments)
+    assert done.code == 2 and words in done.err
+    assert done.err.startswith("bottega: ") and done.err.count("\n") == 1
+    assert not done.out and files() == before
+
+
 def test_a_picture_that_differs_is_told_and_exits_with_one(paint, bottega, tiny_folder):
     paint("a dog", "-o", "a.png")
     picture, origin = open_picture("a.png"), read_provenance("a.png")

@@ -21,10 +21,10 @@ Style = Annotated[
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
-    """A list separated by commas; None stays None."""
+    """A list separated by commas or plus signs; None stays None."""
     if text is None:
         return None
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(part.strip() for part in text.replace("+", ",").split(",") if part.strip())
 
 
 def listed(items: Iterable[str] | None) -> list[str]:

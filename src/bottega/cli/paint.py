@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bottega.cli.asked import explain_to, read_regions, read_start
 from bottega.cli.options import Device, Dtype, Model, Settings, Style, listed, names
 from bottega.cli.progress import painting_bar
 
@@ -51,9 +52,35 @@ def paint(
     dtype: Dtype = "auto",
     encoders: Annotated[
         str | None,
-        typer.Option("--encoders", metavar="A,B", help="Streams to hear: t5,clip_text,clip_image."),
+        typer.Option("--encoders", metavar="A+B", help="Encoders to hear: t5, clip or t5+clip."),
     ] = None,
     style: Style = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region",
+            metavar="WORDS@X0,Y0,X1,Y1|WORDS=MASK",
+            help="Where these words of the prompt are wanted; *-1 after it: where not.",
+        ),
+    ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option("--explain", metavar="PNG", help="Draw the regions as every layer saw them."),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="PICTURE", help="Begin with this picture.")
+    ] = None,
+    inpaint: Annotated[
+        Path | None,
+        typer.Option("--inpaint", metavar="PICTURE", help="Paint a part of this picture anew."),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", metavar="PICTURE", help="That part, in white.")
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option("--strength", help="How much --from and --inpaint change, up to 1."),
+    ] = None,
     settings: Settings = None,
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Do not write into the file what made it.")
@@ -70,8 +97,11 @@ def paint(
         _check_watch(watch)
     sheet_columns = _sheet_columns(grid, columns, len(prompts), count)
     targets = _targets(output, len(prompts), count, grid)
+    regions = read_regions(listed(region))
+    start = read_start(source, inpaint, mask, strength)
+    watch_regions = explain_to(explain, regions)
     if not no_metadata:
-        check_describable(prompts * count, negative, together=grid)
+        check_describable(prompts * count, negative, regions=regions, together=grid)
     reference = None if style is None else open_picture(style)
     painter = load(model, device=device, dtype=dtype)
     given = {"steps": steps, "guidance_scale": guidance, "sampler": sampler}
@@ -86,7 +116,10 @@ def paint(
         seeds=seed,
         encoders=names(encoders),
         style=reference,
+        regions=regions,
+        start=start,
         settings=wanted,
+        watch=watch_regions,
     )
     preview = _Preview(watch, len(texts), sheet_columns, painter.stages[-1].size)
     finished: list[Image] = []
@@ -100,6 +133,9 @@ def paint(
                     _write(picture, targets[index], metadata=not no_metadata)
     if grid:
         _write_sheet(finished, targets[0], sheet_columns, len(prompts) > 1, not no_metadata)
+    if explain is not None and watch_regions is not None:
+        page = watch_regions.page([region.phrase for region in regions])
+        _write(page, explain, metadata=False)
 
 
 def _stage_settings(painter: "Painter", assignments: list[str]) -> dict[str, Any]:

@@ -24,6 +24,10 @@ def replay(
         ),
     ] = None,
     style: Style = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PICTURE", help="The picture it was painted from."),
+    ] = None,
 ) -> None:
     """Paint a picture again from what it says of itself, and compare byte for byte.
 
@@ -42,8 +46,9 @@ def replay(
     origin = read_provenance(picture)
     steps = sum(record.settings.steps for record in origin.stages)
     reference = None if style is None else open_picture(style)
+    before = None if source is None else open_picture(source)
     with painting_bar(len(origin.requests), steps) as move:
-        made = paint_again(picture, model=model, style=reference, on_step=move)
+        made = paint_again(picture, model=model, style=reference, picture=before, on_step=move)
     if output is not None:
         save_picture(made.picture, output)
     typer.echo(printable(f"{picture}: {made.verdict()}"))

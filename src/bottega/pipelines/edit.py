@@ -152,15 +152,15 @@ class Beginnings:
         keeps = [_keep(start, height, width) for start in given]
         masks = [keep for keep in keeps if keep is not None]
         keep = torch.stack(masks).to(device) if masks else None
+        if keep is not None and given[0].strength == 1:
+            clean = torch.where(keep, clean, 0.0)  # what stood there is forgotten
         return cls(clean=clean, keep=keep, strength=given[0].strength)
 
     def at(self, height: int, width: int) -> "Beginnings":
-        """The same, smaller: a position is kept only where every pixel of it is."""
+        """The same, smaller, by area: a position is kept only where every pixel of it is."""
         if self.clean.shape[2:] == (height, width):
             return self
-        clean = F.interpolate(
-            self.clean, (height, width), mode="bilinear", antialias=True, align_corners=False
-        )
+        clean = F.adaptive_avg_pool2d(self.clean, (height, width))
         keep = self.keep
         if keep is not None:
             keep = F.adaptive_max_pool2d((~keep).float(), (height, width)) == 0

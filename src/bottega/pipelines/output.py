@@ -144,14 +144,30 @@ def open_picture(path: Path | str) -> Image.Image:
     Raises:
         InputError: When it cannot be read as a picture.
     """
-    path = Path(path)
+    return _opened(Path(path)).convert("RGB")
+
+
+def open_mask(path: Path | str) -> Image.Image:
+    """Read any picture as grey, with its transparency if it has one, or in colour if it has some.
+
+    Raises:
+        InputError: When it cannot be read as a picture.
+    """
+    mask = _opened(Path(path))
+    return mask if mask.mode in ("1", "L", "LA") else mask.convert("RGBA")
+
+
+def _opened(path: Path) -> Image.Image:
     try:
         with _strictly_opened(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InputError(
                     f"{path} has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}"
                 )
-            return opened.convert("RGB")
+            if opened.mode.startswith(("I", "F")):
+                raise InputError(f"{path} has more than 8 bits per channel; save it with 8")
+            opened.load()
+            return opened
     except InputError:
         raise
     except FileNotFoundError:
@@ -224,6 +240,7 @@ __all__ = [
     "check_writable",
     "default_columns",
     "encode",
+    "open_mask",
     "open_picture",
     "read_metadata",
     "save_picture",

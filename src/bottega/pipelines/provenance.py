@@ -202,7 +202,8 @@ def sheet_of(
     origins = [parse_provenance(picture.info[CHUNK]) for picture in pictures]
     requests = tuple(request for origin in origins for request in origin.requests)
     merged = [replace(origin, requests=requests[:1]) for origin in origins]
-    if any(origin != merged[0] for origin in merged):
+    starts = [request.start for request in requests]
+    if any(o != merged[0] for o in merged) or any(start != starts[0] for start in starts):
         raise InputError("pictures of one sheet must be made by one model with one set of settings")
     prompts = [request.prompt for request in requests] if captions else None
     page = sheet(pictures, columns, prompts)

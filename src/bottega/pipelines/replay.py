@@ -12,6 +12,7 @@ from PIL import Image
 
 from bottega.errors import InputError
 from bottega.pipelines.cascade import SHIPPED
+from bottega.pipelines.edit import restart
 from bottega.pipelines.loading import load
 from bottega.pipelines.output import encode, open_picture
 from bottega.pipelines.painter import Painter, PaintStep
@@ -50,6 +51,7 @@ def paint_again(
     *,
     model: str | Path | None = None,
     style: Image.Image | None = None,
+    picture: Image.Image | None = None,
     on_step: Callable[[PaintStep], None] | None = None,
 ) -> Replay:
     """Paint again what a PNG says it is.
@@ -58,6 +60,7 @@ def paint_again(
         path: A picture or sheet that bottega wrote.
         model: The folder of the model, where it is none that ships with bottega.
         style: The reference picture, where one was used.
+        picture: The picture it was painted from, where there was one.
         on_step: Called after every step.
 
     Raises:
@@ -67,6 +70,7 @@ def paint_again(
     path = Path(path)
     origin = read_provenance(path)
     _check_style(path, origin, style)
+    _start(path, origin, picture)
     if model is None and origin.model not in SHIPPED:  # a stranger's file names no folder of ours
         raise InputError(
             f"{path} was painted by {origin.model!r}, which does not come with bottega; give its folder with --model"
@@ -79,8 +83,8 @@ def paint_again(
         lanes=machine.lanes,
     )
     with _threads(machine.threads):
-        picture = repaint(painter, origin, style=style, on_step=on_step)
-    return _compared(picture, path, _changes(origin))
+        made = repaint(painter, origin, style=style, picture=picture, on_step=on_step)
+    return _compared(made, path, _changes(origin))
 
 
 def repaint(
@@ -88,18 +92,21 @@ def repaint(
     origin: Provenance,
     *,
     style: Image.Image | None = None,
+    picture: Image.Image | None = None,
     on_step: Callable[[PaintStep], None] | None = None,
 ) -> Image.Image:
     """Paint what ``origin`` describes, as one picture or a sheet.
 
     Raises:
-        InputError: When ``painter`` is another model than the one that painted it.
+        InputError: When ``painter`` is another model than the one that painted it, or ``picture`` another than the one
+            it was painted from.
     """
     if painter.digest != origin.model_digest:
         raise InputError(
             f"it was painted by {origin.model} {origin.model_digest[:12]}, but this {painter.name} is "
             f"{painter.digest[:12]}; give the folder of the model that made it"
         )
+    start = restart(origin.requests[0].start, picture)
     pictures = painter.paint(
         [request.prompt for request in origin.requests],
         negative=[request.negative for request in origin.requests],
@@ -107,6 +114,8 @@ def repaint(
         settings={record.name: record.settings for record in origin.stages},
         encoders=origin.encoders,
         style=style,
+        regions=[request.regions for request in origin.requests],
+        start=start,
         on_step=on_step,
     )
     if origin.sheet is None:
@@ -120,6 +129,14 @@ def _check_style(path: Path, origin: Provenance, style: Image.Image | None) -> N
         raise InputError(f"{path} {needs}")
     if style is not None and style_digest(style) != origin.style:
         raise InputError(f"{path} was painted with another style picture")
+
+
+def _start(path: Path, origin: Provenance, picture: Image.Image | None) -> None:
+    """Refuse a missing or a wrong picture before the model is loaded."""
+    try:
+        restart(origin.requests[0].start, picture)
+    except InputError as error:
+        raise InputError(f"{path} cannot be replayed: {error}") from None
 
 
 def _compared(picture: Image.Image, path: Path, changed: tuple[str, ...]) -> Replay:

@@ -244,10 +244,8 @@ class Stage:
         here = start.at(self.size, self.size)
         clean = here.clean if self.space is None else self.space.encode(here.clean)
         keep = here.at(height, width).keep
-        if keep is None:
-            return clean + eps * sigma, denoise
-        shown = clean * keep if start.strength == 1 else clean
-        return shown + eps * sigma, kept(denoise, clean, keep)
+        x = clean + eps * sigma
+        return x, denoise if keep is None else kept(denoise, clean, keep)
 
     def _bind(
         self, both: Condition, num_images: int, settings: StageSettings, phrases: PlacedPhrases

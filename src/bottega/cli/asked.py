@@ -1,0 +1,66 @@
+"""Regions and pictures to begin with, as the options of ``bottega paint`` give them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bottega.pipelines import Explanation, Region
+    from bottega.pipelines.edit import Start
+
+
+def read_regions(texts: list[str]) -> "list[Region]":
+    """Every ``--region``."""
+    from bottega.pipelines.output import open_mask
+    from bottega.pipelines.regions import parse_region
+
+    return [parse_region(text, open_mask) for text in texts]
+
+
+def read_start(
+    source: Path | None, inpaint: Path | None, mask: Path | None, strength: float | None
+) -> "Start | None":
+    """``--from``, or ``--inpaint`` with ``--mask``, and ``--strength`` for either.
+
+    Raises:
+        InputError: For options that do not go together, a file that is no picture, or a mask of another size.
+    """
+    from bottega.errors import InputError
+    from bottega.pipelines import FromPicture, Inpaint, open_picture
+    from bottega.pipelines.output import open_mask
+
+    if source is not None and inpaint is not None:
+        raise InputError(
+            "--from changes a whole picture, --inpaint a part of one: give one of them"
+        )
+    if (mask is None) != (inpaint is None):
+        raise InputError(
+            "--inpaint and --mask go together: the picture, and where to paint in white"
+        )
+    own = {} if strength is None else {"strength": strength}
+    if source is not None:
+        return FromPicture(open_picture(source), **own)
+    if inpaint is not None and mask is not None:
+        return Inpaint(open_picture(inpaint), open_mask(mask), **own)
+    if strength is not None:
+        raise InputError("--strength is for a picture to begin with: give --from or --inpaint too")
+    return None
+
+
+def explain_to(target: Path | None, regions: "list[Region]") -> "Explanation | None":
+    """What ``--explain`` collects.
+
+    Raises:
+        InputError: Without regions, or for a place where no PNG can be written.
+    """
+    from bottega.errors import InputError
+    from bottega.pipelines import Explanation, check_writable
+
+    if target is None:
+        return None
+    if not regions:
+        raise InputError("--explain draws regions: give --region too")
+    check_writable(target)
+    return Explanation()
+
+
+__all__ = ["explain_to", "read_regions", "read_start"]
