@@ -13,6 +13,7 @@ from bottega.cli.assemble import assemble
 from bottega.cli.branch import branch
 from bottega.cli.data import app as data_app
 from bottega.cli.evaluate import app as evaluate_app
+from bottega.cli.foreign import export_model, import_model
 from bottega.cli.options import printable
 from bottega.cli.paint import paint
 from bottega.cli.plan import plan
@@ -41,6 +42,8 @@ app.command()(plan)
 app.command()(branch)
 app.command()(show)
 app.command()(assemble)
+app.command("import")(import_model)
+app.command("export")(export_model)
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
 

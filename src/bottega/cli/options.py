@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str, typer.Option("--model", metavar="NAME|FOLDER", help="A shipped model, or a model folder.")
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME|FOLDER",
+        help="A shipped model, a model or diffusers folder, or an id of the Hub.",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
@@ -17,6 +22,15 @@ Settings = Annotated[
 ]
 Style = Annotated[
     Path | None, typer.Option("--style", metavar="PICTURE", help="Take the style of this picture.")
+]
+
+Residency = Annotated[
+    str,
+    typer.Option("--residency", help="What stays in memory: all, or the active part alone."),
+]
+LocalFilesOnly = Annotated[
+    bool,
+    typer.Option("--local-files-only", help="Take an id of the Hub from its cache; fetch nothing."),
 ]
 
 
@@ -38,4 +52,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
-__all__ = ["Device", "Dtype", "Model", "Settings", "Style", "listed", "names", "printable"]
+__all__ = [
+    "Device",
+    "Dtype",
+    "LocalFilesOnly",
+    "Model",
+    "Residency",
+    "Settings",
+    "Style",
+    "listed",
+    "names",
+    "printable",
+]

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottega.cli.asked import explain_to, read_regions, read_start
-from bottega.cli.options import Device, Dtype, Model, Settings, Style, listed, names
+from bottega.cli.options import (
+    Device,
+    Dtype,
+    LocalFilesOnly,
+    Model,
+    Residency,
+    Settings,
+    Style,
+    listed,
+    names,
+)
 from bottega.cli.progress import painting_bar
 
 if TYPE_CHECKING:
@@ -50,6 +60,8 @@ def paint(
     model: Model = "piccolo",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    residency: Residency = "all",
+    local_files_only: LocalFilesOnly = False,
     encoders: Annotated[
         str | None,
         typer.Option("--encoders", metavar="A+B", help="Encoders to hear: t5, clip or t5+clip."),
@@ -103,7 +115,13 @@ def paint(
     if not no_metadata:
         check_describable(prompts * count, negative, regions=regions, together=grid)
     reference = None if style is None else open_picture(style)
-    painter = load(model, device=device, dtype=dtype)
+    painter = load(
+        model,
+        device=device,
+        dtype=dtype,
+        residency=residency,
+        local_files_only=local_files_only,
+    )
     given = {"steps": steps, "guidance_scale": guidance, "sampler": sampler}
     wanted = painter.resolve(
         _stage_settings(painter, listed(settings)),

@@ -26,7 +26,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     lanes: int = 1,
-    residency: Policy = "all",
+    residency: str = "all",
     local_files_only: bool = False,
 ) -> Painter:
     """Load a painter.
@@ -58,7 +58,7 @@ def load(
     else:
         manifest = _checked(folder)
         if manifest.parts is None:
-            stages, encoders = _ours(folder, manifest, residency)
+            stages, encoders = _ours(folder, manifest, parts.policy)
         else:
             stages, encoders = opener.cascade(manifest)
     return Painter(

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import torch
 
@@ -30,7 +30,7 @@ class Residency:
         """
         if policy not in POLICIES:
             raise InputError(f"residency {policy!r} is not known{nearest(policy, POLICIES)}")
-        self.policy = policy
+        self.policy = cast(Policy, policy)
         self._parts: list[Part[Any]] = []
 
     def part(self, load: Callable[[], T]) -> "Part[T]":
