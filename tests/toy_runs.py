@@ -58,6 +58,12 @@ def _toy(name: str, encoders: Path, images: int, size: int) -> RunConfig:
 def toy_settings(config: RunConfig) -> list[str]:
     """The ``--set`` arguments that make a recipe this toy; each is for its recipe alone."""
     facts = to_json(config)
-    changed = ("data", "size", "task", "train", "num_examples")
+    changed = (
+        "data",
+        "task",
+        "size",
+        "train",
+        "num_examples",
+    )  # sizes fit each other in this order
     pairs = [f"{config.name}:{key}={json.dumps(facts[key])}" for key in changed]
     return [part for pair in pairs for part in ("--set", pair)]
