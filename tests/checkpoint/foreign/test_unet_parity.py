@@ -120,5 +120,5 @@ def test_a_network_that_has_learned_is_exported_as_it_is(foreign_parity, pairs, 
         for one in (again, network.eval())
     ]
     apart = (said[0][0] - said[1][0]).abs().max() / said[0][0].abs().max()
-    assert apart < 1e-5  # two biases of one convolution have become one
+    assert apart < 1e-4  # two biases of one convolution have become one
     assert not torch.allclose(said[0][0], said[0][1], rtol=1e-2)
