@@ -204,6 +204,11 @@ def report(name: str, laps: Laps, our_flops: int, their_flops: int) -> None:
 
 
 def arguments(description: str | None, *, only: bool = False) -> argparse.Namespace:
+    return argument_parser(description, only=only).parse_args()
+
+
+def argument_parser(description: str | None, *, only: bool = False) -> argparse.ArgumentParser:
+    """The options that all races share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--size", type=int, default=32, help="height and width of the latent")
     parser.add_argument("--images", type=int, default=1)
@@ -213,4 +218,4 @@ def arguments(description: str | None, *, only: bool = False) -> argparse.Namesp
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     if only:  # one measurement, which a process does for another
         parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser
