@@ -313,7 +313,7 @@ def _biased(
         logits = bias(logits, height, width)
     logits = logits * scale
     if reading.mask is not None:
-        logits = logits.masked_fill(~pick(reading.mask, picked), float("-inf"))
+        logits = torch.where(pick(reading.mask, picked), logits, float("-inf"))
     return logits
 
 

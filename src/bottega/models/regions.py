@@ -19,7 +19,7 @@ from bottega.shapes import Sigmas
 Mask = Float[Tensor, "height width"]
 """How much of every pixel belongs to a region, from 0 to 1."""
 
-Real = Bool[Tensor, "#batch keys"]
+Real = Bool[Tensor, "#batch 1 1 keys"]
 """Keys that may be looked at."""
 
 Places = Float[Tensor, "batch 1 positions keys"]
@@ -45,8 +45,7 @@ class LargestLogit:
 
     def of(self, logits: Logits, real: Real) -> Float[Tensor, "batch #heads 1 1"]:
         """The part of the weight that depends on the logits."""
-        largest = logits.amax(dim=2, keepdim=True)
-        largest = largest.masked_fill(~real[:, None, None], float("-inf"))
+        largest = torch.where(real, logits.amax(dim=2, keepdim=True), float("-inf"))
         over = (-1,) if self.per_head else (1, -1)
         return largest.amax(dim=over, keepdim=True).clamp(min=0)
 
@@ -65,7 +64,7 @@ class LogitDeviation:
 
     def of(self, logits: Logits, real: Real) -> Float[Tensor, "batch 1 1 1"]:
         """The part of the weight that depends on the logits."""
-        seen = real[:, None, None].to(logits.dtype)
+        seen = real.to(logits.dtype)
         count = seen.sum(dim=(1, 2, 3), keepdim=True) * logits.shape[1] * logits.shape[2]
         mean = (logits * seen).sum(dim=(1, 2, 3), keepdim=True) / count
         return ((logits - mean).square() * seen).sum(dim=(1, 2, 3), keepdim=True).div(count).sqrt()
@@ -216,9 +215,11 @@ class RegionBias(RowBias):
             for row in self.origins
         ]
         places = found[0] if len(found) == 1 else torch.cat(found)
-        factor = torch.tensor(self.factors, device=device)[:, None, None, None]
-        weight = self.phrases.weight.of(logits, self._real(logits, reading)) * factor
-        return torch.addcmul(logits, places, weight)
+        weight = self.phrases.weight.of(logits, self._real(logits, reading))
+        if len(self.factors) == 1:
+            return torch.addcmul(logits, places, weight, value=self.factors[0])
+        factors = torch.tensor(self.factors, device=device)[:, None, None, None]
+        return torch.addcmul(logits, places, weight * factors)
 
     def select(self, indices: Sequence[int]) -> "RegionBias | None":
         """The bias for those pictures of the batch."""
@@ -248,8 +249,8 @@ class RegionBias(RowBias):
 
     def _real(self, logits: Logits, reading: Reading) -> Real:
         if reading.mask is None:
-            return torch.ones(1, logits.shape[-1], dtype=torch.bool, device=logits.device)
-        return pick(reading.mask, self.rows)[:, 0, 0]
+            return torch.ones(1, 1, 1, logits.shape[-1], dtype=torch.bool, device=logits.device)
+        return pick(reading.mask, self.rows)
 
 
 def key_columns(phrase: PlacedPhrase, segments: Segments) -> list[int]:

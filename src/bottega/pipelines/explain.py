@@ -94,7 +94,7 @@ class Explanation:
             raise InputError("nothing was seen of any region: no layer here reads the words")
         line = _LETTER + 3
         width = _LABEL + len(phrases) * 2 * (_CELL + _GAP) + _GAP
-        height = 2 * line + len(rows) * (_CELL + 2 * line) + _GAP
+        height = 2 * line + len(rows) * (_CELL + 3 * line)
         page = Image.new("RGB", (width, height), "white")
         draw = ImageDraw.Draw(page)
         font = ImageFont.load_default(size=_LETTER)
@@ -102,17 +102,21 @@ class Explanation:
             left = _LABEL + column * 2 * (_CELL + _GAP)
             draw.text((left, _GAP), phrase[:40], "black", font)
         for number, (size, seen) in enumerate(rows):
-            top = 2 * line + number * (_CELL + 2 * line)
+            top = 2 * line + number * (_CELL + 3 * line)
             name = f"{size.stage}\n{size.height} x {size.width} positions\n{seen.calls} looks"
             draw.multiline_text((_GAP, top), name, "black", font)
             facts = zip(seen.masks, seen.attention, seen.inside(), seen.areas(), strict=True)
             for column, (mask, attention, inside, area) in enumerate(facts):
                 left = _LABEL + column * 2 * (_CELL + _GAP)
                 largest = float(attention.max())
-                page.paste(_enlarged(mask), (left, top))
-                page.paste(_enlarged(attention / max(largest, 1e-12)), (left + _CELL + _GAP, top))
-                words = f"{inside:.0%} inside {area:.0%} of the area, at most {largest:.2g}"
-                draw.text((left, top + _CELL + 1), words, "black", font)
+                shares = attention / max(largest, 1e-12)
+                for place, values in ((left, mask), (left + _CELL + _GAP, shares)):
+                    drawn = _enlarged(values)
+                    edge = (place - 1, top - 1, place + drawn.width, top + drawn.height)
+                    page.paste(drawn, (place, top))
+                    draw.rectangle(edge, outline="gray")
+                words = f"{area:.0%} of the area\n{inside:.0%} inside, up to {largest:.2g}"
+                draw.multiline_text((left, top + _CELL + 1), words, "black", font, spacing=1)
         return page
 
 
