@@ -4,14 +4,15 @@ Time: both paint in turn in this process, the same guided steps from the same no
 it the time with one resident at a time, whose changes of hands are then paid for. First, an ensemble of copies must
 give the single denoiser's picture bit for bit.
 
-Memory: every figure is the peak of a process of its own that loads from disk and paints twice, and the ensemble's and
-the single one's take turns. ``added`` is that peak less what the process held with its libraries loaded: weights plus
-activations. ``whole`` is everything. On a CPU it is resident memory as Linux counts its high-water mark (VmHWM), mapped
-pages of the weights' files included. What the system keeps of a file in its own cache, where the next expert is fetched
-to, belongs to no process and can be dropped at any time. With ``--device cuda`` it is what PyTorch's allocator handed
-out on the device; the next expert's weights wait in pinned memory of the host, which is printed beside it.
+Memory: every figure is the peak of a process of its own that has loaded from disk and paints twice, and the ensemble's
+and the single one's take turns. ``added`` is that peak less what the process held with its libraries loaded: weights
+plus activations. ``whole`` is everything. On a CPU it is resident memory as Linux counts its high-water mark (VmHWM),
+mapped pages of the weights' files included. What the system keeps of a file in its own cache, where the next expert is
+fetched to, belongs to no process and can be dropped at any time. With ``--device cuda`` it is what PyTorch's allocator
+handed out on the device; the next expert's weights wait in pinned memory of the host, which is printed beside it.
 """
 
+import gc
 import json
 import statistics
 import subprocess
@@ -139,9 +140,10 @@ def race_for_time(folder: Path, race: Race, width: int, steps: int, rounds: int)
 
 
 def measure(kind: str, folder: Path, race: Race, width: int, steps: int) -> dict[str, int]:
-    """Load, paint twice, and look at this process's highest memory since before the loading."""
+    """Load, paint twice, and look at this process's highest memory while it paints."""
     before = settled(race)
     work = painting(loaded(kind, stored(folder, width), race), race, steps)
+    forget_peak(race)  # a network is built in float32 and cast, whichever kind it is for
     for _ in range(2):
         check(work(), race)
     if race.device == "cuda":
@@ -151,14 +153,19 @@ def measure(kind: str, folder: Path, race: Race, width: int, steps: int) -> dict
 
 
 def settled(race: Race) -> int:
-    """The memory of this process once its libraries have done some work, from where the peak is counted."""
+    """The memory of this process once its libraries have done some work."""
     a = torch.randn(256, 256, device=race.device, dtype=race.dtype)
     nn.functional.conv2d((a @ a)[None, None], a[None, None, :3, :3])
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of importing
+    forget_peak(race)
+    return torch.cuda.memory_allocated() if race.device == "cuda" else resident("VmRSS")
+
+
+def forget_peak(race: Race) -> None:
+    """Count the highest memory from here on."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
     if race.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    return resident("VmRSS")
 
 
 def race_for_memory(folder: Path, dtype: str, rounds: int) -> None:

@@ -1,5 +1,6 @@
 import gc
 import json
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -312,6 +313,36 @@ def test_weights_of_another_network_are_refused_and_nothing_is_overwritten(denoi
     with pytest.raises(CheckpointError, match=rf"{first} is missing in the file"):
         StoredDenoiser(tmp_path / "weights", Form(), build).fill(denoiser)
     assert all(map(torch.equal, denoiser.state_dict().values(), before))
+
+
+def resident_kib(file: Path) -> int:
+    """How much of a mapped file this process holds, as Linux tells."""
+    found, is_here = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            is_here = line.endswith(str(file))
+        elif is_here and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is resident")
+def test_the_pages_of_a_file_are_given_back_once_they_are_read(tmp_path):
+    class Large(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ParameterList(torch.zeros(2**18) for _ in range(8))
+
+    file = (tmp_path / "weights.safetensors").resolve()
+    save_file({f"layers.{i}": torch.full((2**18,), float(i)) for i in range(8)}, file)
+    source = StoredDenoiser(file, None, lambda _: Denoiser(Large()))
+    denoiser = source()
+    assert [layer[0].item() for layer in denoiser.network.layers] == list(range(8))
+    assert resident_kib(file) < 1024  # of 8192: less than one of the tensors
+    source.fill(denoiser)  # and what was given back is read again
+    assert [layer.sum().item() for layer in denoiser.network.layers] == [
+        i * 2**18 for i in range(8)
+    ]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
