@@ -11,9 +11,11 @@ from tiny_model import tiny_network, tiny_unet
 
 import bottega
 from bottega.checkpoint.ensemble import file_member, read_ensemble
+from bottega.condition import Condition
 from bottega.diffusion import Denoiser, LogNormal
 from bottega.ensemble import Node, steps_table
 from bottega.errors import CheckpointError
+from bottega.models import UNet
 from bottega.pipelines import DenoiserConfig, assemble, read_manifest, repaint, save_denoiser
 from bottega.pipelines.cascade import load_stages
 from bottega.pipelines.experts import ensemble_config, load_mixture, mixture_with
@@ -23,11 +25,17 @@ NOISE = LogNormal()
 PARTS = ("0/0", "9/511", "3/0")
 
 
+def unet(seed: int) -> UNet:
+    """A tiny network that the seed decides altogether."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return tiny_unet(tiny_network(), seed)
+
+
 def file_unet(home: Path, part: str, seed: int, *, parent: str | None = None, **changes) -> str:
-    """File a tiny network; the same seed gives the same weights."""
-    network = tiny_network()
-    state = tiny_unet(network, seed).state_dict()
-    config = replace(DenoiserConfig(network=network, noise=NOISE), **changes)
+    """File the tiny network of a seed."""
+    state = unet(seed).state_dict()
+    config = replace(DenoiserConfig(network=tiny_network(), noise=NOISE), **changes)
     return file_member(
         home,
         part,
@@ -69,17 +77,21 @@ def painted(folder: Path, residency: str) -> bytes:
     return painter.paint("a red car", seeds=[3])[0].tobytes()
 
 
-def test_copies_of_one_denoiser_paint_as_the_one_does(model, painter):
-    copies = model(root=0, high=0, low=0)  # the tiny model's base is of seed 0 too
-    alone = painter.paint("a red car", seeds=[3])[0].tobytes()
+def test_copies_of_one_denoiser_paint_as_the_one_does(model, tiny_folder, tmp_path):
+    copies = model(root=0, high=0, low=0)
+    single = Path(shutil.copytree(tiny_folder, tmp_path / "single"))
+    save_denoiser(single / "base", unet(0).state_dict(), DenoiserConfig(network=tiny_network()))
+    before = read_manifest(single)
+    assemble(single, name="single", stages=before.stages, encoders=before.encoders)
+    alone = painted(single, "all")
     assert painted(copies, "all") == alone
     assert painted(copies, "active") == alone
 
 
-def test_experts_that_differ_paint_otherwise_and_alike_under_every_residency(model, painter):
+def test_experts_that_differ_paint_otherwise_and_alike_under_every_residency(model):
     others = model(root=0, high=1, low=2)
     everything = painted(others, "all")
-    assert everything != painter.paint("a red car", seeds=[3])[0].tobytes()
+    assert everything != painted(model(root=0, high=0, low=0), "all")
     assert painted(others, "active") == everything
 
 
@@ -99,9 +111,9 @@ def test_every_member_is_asked_at_its_own_noise(tmp_path):
     mixture = load_mixture(home)
     x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     for sigma, seed in ((80.0, 1), (9.7, 1), (9.5, 0), (0.1, 0), (0.05, 2), (0.0, 2)):
-        alone = Denoiser(tiny_unet(tiny_network(), seed).to(torch.bfloat16).float())
+        alone = Denoiser(unet(seed).to(torch.bfloat16).float())
         level = torch.tensor([sigma])
-        condition = bottega.condition.Condition()
+        condition = Condition()
         with torch.no_grad():
             expected = alone(x, level, alone.prepare(condition))
             found = mixture(x, level, mixture.prepare(condition))
@@ -112,7 +124,7 @@ def test_every_member_is_asked_at_its_own_noise(tmp_path):
 
 def test_a_guest_takes_its_place_and_parents_stand_in_for_the_rest(tmp_path):
     home = ensemble(tmp_path / "e", {"0/0": 0, "3/0": 2})
-    guest = Denoiser(tiny_unet(tiny_network(), 5))
+    guest = Denoiser(unet(5))
     mixture = mixture_with(home, Node(9, 511), guest)
     assert mixture.expert_for(80.0).denoiser is guest
     assert [mixture.expert_for(s).name for s in (80.0, 1.0, 0.01)] == ["9/511", "0/0", "3/0"]
