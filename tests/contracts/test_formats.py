@@ -11,6 +11,7 @@ from bottega.pipelines import Box, CascadeManifest, Provenance, Region, StageEnt
 from bottega.pipelines.edit import StartRecord
 from bottega.pipelines.masks import StoredMask
 from bottega.pipelines.provenance import Machine, Request, SheetLayout, StageRecord
+from bottega.recipes.programme import PlannedNode, PlannedStage, Programme
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 
@@ -25,6 +26,8 @@ def section(title: str) -> str:
     ("title", "classes"),
     [
         ("A checkpoint", (Manifest,)),
+        ("An ensemble", (EnsembleManifest, Member)),
+        ("A plan", (Programme, PlannedStage, PlannedNode)),
         ("A model folder", (CascadeManifest, StageEntry)),
         (
             "A picture",
