@@ -40,6 +40,7 @@ def load_frozen(model_class: Any, folder: Path, *, dtype: torch.dtype) -> Any:
                 dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,  # never a pickle, which the digest would not cover either
+                ignore_mismatched_sizes=True,  # they are named below
                 output_loading_info=True,
             )
     except (
@@ -48,7 +49,8 @@ def load_frozen(model_class: Any, folder: Path, *, dtype: torch.dtype) -> Any:
         raise CheckpointError(
             f"{folder} cannot be read as a {model_class.__name__}: {_first_line(error)}"
         ) from error
-    missing = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
+    misshapen = (key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])
+    missing = sorted(report["missing_keys"]) + sorted(misshapen)
     if missing:
         raise CheckpointError(
             f"{folder} is no complete {model_class.__name__}: {len(missing)} weights are missing or of "
