@@ -149,7 +149,7 @@ def test_what_is_no_mask_is_refused(mask, words):
     [(0, 0, 0, 1), (0.5, 0, 0.4, 1), (-0.1, 0, 1, 1), (0, 0, 1, 1.1), (0, 0, float("nan"), 1)],
 )
 def test_a_box_lies_in_the_picture(box):
-    with pytest.raises(InputError, match="a box is x0,y0,x1,y1"):
+    with pytest.raises(InputError, match="a box is left,top,right,bottom"):
         Region("cat", box)
 
 
@@ -160,10 +160,10 @@ def test_a_strength_is_sane(strength):
 
 
 def test_a_box_covers_its_share_of_every_pixel():
-    mask = Box(x0=0.1, y0=0.5, x1=0.6, y1=1.0).mask(4, 10)
+    mask = Box(left=0.1, top=0.5, right=0.6, bottom=1.0).mask(4, 10)
     assert float(mask.mean()) == pytest.approx(0.25)
     assert mask[3].tolist() == pytest.approx([0, 1, 1, 1, 1, 1, 0, 0, 0, 0])
-    assert Box(x0=0.0, y0=0.0, x1=0.25, y1=1.0).mask(2, 2).tolist() == [[0.5, 0], [0.5, 0]]
+    assert Box(left=0.0, top=0.0, right=0.25, bottom=1.0).mask(2, 2).tolist() == [[0.5, 0], [0.5, 0]]
 
 
 def test_a_region_reads_back_as_it_was_written():
@@ -223,12 +223,12 @@ def test_the_command_lines_way_to_write_a_region():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("cat", "PHRASE@x0,y0,x1,y1 or PHRASE=mask.png"),
+        ("cat", "PHRASE@left,top,right,bottom or PHRASE=mask.png"),
         ("@0,0,1,1", "PHRASE@"),
         ("cat@", "PHRASE@"),
         ("cat@0,0,1", "four numbers"),
         ("cat@0,0,1,one", "four numbers"),
-        ("cat@0,0,1,2", "0 <= y0 < y1 <= 1"),
+        ("cat@0,0,1,2", "0 <= top < bottom <= 1"),
         ("cat@0,0,1,1*much", "a strength, as in"),
         ("cat@0,0,1,1*inf", "not finite"),
         ("cat@0,0,1,1*1000", "from -100 to 100"),

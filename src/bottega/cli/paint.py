@@ -71,7 +71,7 @@ def paint(
         list[str] | None,
         typer.Option(
             "--region",
-            metavar="WORDS@X0,Y0,X1,Y1|WORDS=MASK",
+            metavar="WORDS@LEFT,TOP,RIGHT,BOTTOM|WORDS=MASK",
             help="Where these words of the prompt are wanted; *-1 after it: where not.",
         ),
     ] = None,

@@ -29,26 +29,24 @@ MAX_STRENGTH = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A rectangle in fractions of the picture: left, top, right and bottom edge, from the top left corner."""
+    """A rectangle: where its edges lie, in fractions of the picture from its left and top edge."""
 
-    x0: float
-    y0: float
-    x1: float
-    y1: float
+    left: float
+    top: float
+    right: float
+    bottom: float
 
     def __post_init__(self) -> None:
-        for name in ("x0", "y0", "x1", "y1"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if not (0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1):
+        if not (0 <= self.left < self.right <= 1 and 0 <= self.top < self.bottom <= 1):
             raise InputError(
-                "a box is x0,y0,x1,y1 in fractions of the picture, from its top left corner, with "
-                f"0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1; got {self.x0:g},{self.y0:g},{self.x1:g},{self.y1:g}"
+                "a box is left,top,right,bottom in fractions of the picture, with 0 <= left < right <= 1 and "
+                f"0 <= top < bottom <= 1; got {self.left:g},{self.top:g},{self.right:g},{self.bottom:g}"
             )
 
     def mask(self, height: int, width: int) -> Float[Tensor, "height width"]:
         """How much of every pixel lies inside, exactly."""
-        down = _covered(self.y0 * height, self.y1 * height, height)
-        across = _covered(self.x0 * width, self.x1 * width, width)
+        down = _covered(self.top * height, self.bottom * height, height)
+        across = _covered(self.left * width, self.right * width, width)
         return down[:, None] * across
 
 
@@ -67,7 +65,7 @@ class Region:
 
     Attributes:
         phrase: Words as they stand in the prompt.
-        where: A box (x0, y0, x1, y1) in fractions of the picture, or a mask of the picture's shape at any size: a grey
+        where: A box (left, top, right, bottom) in fractions of the picture, or a mask of the picture's shape at any size: a grey
             picture, white where the phrase is wanted, or numbers from 0 to 1.
         strength: The paper's w'; 0 is nothing, and below 0 the phrase is kept away from there.
         occurrence: Which one is meant, from 0, when the phrase stands in the prompt more than once.
@@ -96,10 +94,10 @@ class Region:
         if isinstance(where, tuple):
             if len(where) != 4:
                 raise InputError(
-                    f"a box has four numbers, x0,y0,x1,y1, got {len(where)} for {self.phrase!r}"
+                    f"a box has four numbers, left,top,right,bottom, got {len(where)} for {self.phrase!r}"
                 )
-            x0, y0, x1, y1 = (float(edge) for edge in where)
-            return Box(x0=x0, y0=y0, x1=x1, y1=y1)
+            left, top, right, bottom = (float(edge) for edge in where)
+            return Box(left=left, top=top, right=right, bottom=bottom)
         return store(where, largest_px=MAX_MASK_SIDE_PX, what=f"the mask of {self.phrase!r}")
 
     @property
@@ -127,7 +125,7 @@ class Region:
 def parse_region(text: str, read_mask: Callable[[Path], Image.Image]) -> Region:
     """Read a region as the command line writes it.
 
-    ``PHRASE@x0,y0,x1,y1`` is a box, ``PHRASE=mask.png`` a mask. ``*STRENGTH`` may follow either, and ``#2`` after the
+    ``PHRASE@left,top,right,bottom`` is a box, ``PHRASE=mask.png`` a mask. ``*STRENGTH`` may follow either, and ``#2`` after the
     phrase means its second occurrence.
 
     Args:
@@ -158,7 +156,7 @@ def _split(text: str) -> tuple[str, str, str]:
     phrase, sign, tail = text.partition(min(places)[1]) if places else (text, "", "")
     if not phrase.strip() or not tail.strip():
         raise InputError(
-            f"a region is written PHRASE@x0,y0,x1,y1 or PHRASE=mask.png, perhaps with *STRENGTH, got {text!r}"
+            f"a region is written PHRASE@left,top,right,bottom or PHRASE=mask.png, perhaps with *STRENGTH, got {text!r}"
         )
     return phrase, sign, tail
 
@@ -180,12 +178,12 @@ def _strength(text: str, tail: str) -> tuple[str, float]:
 
 def _box(text: str, place: str) -> Box:
     try:
-        x0, y0, x1, y1 = (float(part) for part in place.split(","))
+        left, top, right, bottom = (float(part) for part in place.split(","))
     except ValueError:
         raise InputError(
-            f"region {text!r}: a box is four numbers, x0,y0,x1,y1, got {place!r}"
+            f"region {text!r}: a box is four numbers, left,top,right,bottom, got {place!r}"
         ) from None
-    return Box(x0=x0, y0=y0, x1=x1, y1=y1)
+    return Box(left=left, top=top, right=right, bottom=bottom)
 
 
 Tokens = Mapping[str, tuple[int, ...]]
