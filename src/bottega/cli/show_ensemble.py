@@ -38,12 +38,18 @@ def ensemble_lines(folder: Path) -> Iterator[str]:
 def steps_lines(folder: Path, settings: "StageSettings") -> Iterator[str]:
     """Step, sigma and expert denoiser of every network call of a walk, and how many steps each expert gets."""
     from bottega.checkpoint.ensemble import read_ensemble
-    from bottega.diffusion import karras
+    from bottega.diffusion import find_grid, karras
     from bottega.ensemble import steps_per_expert, steps_table
+    from bottega.pipelines.settings import divided_sigmas
 
     manifest = read_ensemble(folder)
     parts = _parts(manifest)
-    sigmas = karras(settings.steps, settings.sigma_min, settings.sigma_max, settings.rho)
+    if settings.steps_per_expert:
+        sigmas = divided_sigmas(settings, parts, manifest.noise)
+    elif settings.grid == "karras":
+        sigmas = karras(settings.steps, settings.sigma_min, settings.sigma_max, settings.rho)
+    else:
+        sigmas = find_grid(settings.grid)(settings.steps, settings.sigma_min, settings.sigma_max)
     calls = steps_table(parts, manifest.noise, sigmas, settings.sampler)
     yield f"{'step':>5} {'sigma':>10}  expert denoiser"
     for call in calls:

@@ -4,9 +4,8 @@ Pictures are in [-1, 1]; sigma is the standard deviation of the noise in those u
 """
 
 import math
-import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,8 +15,6 @@ from bottega.diffusion import (
     SPACINGS,
     Denoise,
     DenoiserLike,
-    Dynamic,
-    Static,
     Step,
     TimestepPlan,
     augment_low_res,
@@ -27,94 +24,18 @@ from bottega.diffusion import (
     karras,
     thresholded,
 )
-from bottega.errors import ConfigError, InputError, nearest
+from bottega.ensemble import Mixture
+from bottega.errors import ConfigError, InputError
 from bottega.models.regions import (
-    LargestLogit,
     PlacedPhrase,
     PlacedPhrases,
-    RegionWeight,
     Watch,
 )
 from bottega.pipelines.edit import Beginnings, kept
+from bottega.pipelines.settings import StageSettings, divided_sigmas
 from bottega.pipelines.space import Latents, Space, enlarged
 from bottega.seeding import ImageNoise
 from bottega.shapes import Images, Sigmas
-
-_FLOATS = ("guidance_scale", "sigma_min", "sigma_max", "rho", "low_res_sigma", "region_strength")
-MAX_STEPS = 10_000
-"""More steps than this are taken for a mistake."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageSettings:
-    """How a stage is sampled.
-
-    ``guidance_scale`` 1 is off; ``guidance_interval`` are the noise levels (low, high] in which it acts, None all of
-    them. ``rho`` bends the noise levels between ``sigma_min`` and ``sigma_max`` towards the low ones. ``low_res_sigma``
-    is the noise put on the picture of the stage before, where there is one. ``grid`` is karras (the only one that reads
-    ``rho``), exponential or log_snr, or for a network trained with timesteps leading, linspace or trailing, which are
-    whole timesteps of its own and read neither ``sigma_min`` nor ``sigma_max``. ``region_weight`` makes weights of the
-    strengths of regions, which ``region_strength`` multiplies.
-
-    Source: the grid is Karras et al. 2022 (arXiv:2206.00364), equation 5; ``low_res_sigma`` is Imagen's augmentation at
-    sampling (arXiv:2205.11487, section 2.4), as a sigma instead of a level.
-    """
-
-    steps: int = 24
-    sampler: str = "dpmpp_2m"
-    guidance_scale: float = 3.0
-    guidance_interval: tuple[float, float] | None = None
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
-    thresholding: Static | Dynamic | None = field(default_factory=Dynamic)
-    low_res_sigma: float = 0.0
-    grid: str = "karras"
-    region_weight: RegionWeight = field(default_factory=LargestLogit)
-    region_strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        self._make_plain()
-        find_sampler(self.sampler)
-        if self.grid not in (*GRIDS, *SPACINGS):
-            raise ConfigError(
-                f"grid {self.grid!r} is not known{nearest(self.grid, (*GRIDS, *SPACINGS))}"
-            )
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise ConfigError(f"steps must be between 1 and {MAX_STEPS}, got {self.steps}")
-        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise ConfigError(
-                f"guidance_scale must be a finite number of 0 or more (1 is off), got {self.guidance_scale}"
-            )
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise ConfigError(
-                "the noise levels need 0 < sigma_min < sigma_max, both finite, got "
-                f"{self.sigma_min} and {self.sigma_max}"
-            )
-        if not 0 < self.rho < math.inf:
-            raise ConfigError(f"rho must be positive and finite, got {self.rho}")
-        if not (math.isfinite(self.low_res_sigma) and self.low_res_sigma >= 0):
-            raise ConfigError(
-                f"low_res_sigma must be a finite number of 0 or more, got {self.low_res_sigma}"
-            )
-        if not (math.isfinite(self.region_strength) and self.region_strength >= 0):
-            raise ConfigError(
-                f"region_strength must be a finite number of 0 or more, got {self.region_strength}"
-            )
-        interval = self.guidance_interval
-        if interval is not None and not 0 <= interval[0] < interval[1] < math.inf:
-            raise ConfigError(
-                f"guidance_interval needs 0 <= low < high, both finite, got {interval}"
-            )
-
-    def _make_plain(self) -> None:
-        """Whole numbers where numbers are meant become floats, so that a description reads back as written."""
-        for name in _FLOATS:
-            object.__setattr__(self, name, float(getattr(self, name)))
-        object.__setattr__(self, "steps", operator.index(self.steps))
-        if self.guidance_interval is not None:
-            low, high = self.guidance_interval
-            object.__setattr__(self, "guidance_interval", (float(low), float(high)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,8 +80,21 @@ class Stage:
         Raises:
             ConfigError: For a grid of timesteps where the network knows none.
         """
+        if settings.steps_per_expert:
+            return self._divided(settings, strength)
         steps = max(settings.steps, round(settings.steps / strength))
         return self._grid(settings, steps)[-settings.steps - 1 :]
+
+    def _divided(self, settings: StageSettings, strength: float) -> list[float]:
+        if not isinstance(self.denoiser, Mixture):
+            raise ConfigError(
+                f"stage {self.name} has one denoiser for all noise, so there are no steps_per_expert"
+            )
+        if strength < 1:
+            raise ConfigError(
+                "steps_per_expert divides a whole walk; a picture to begin with takes plain steps"
+            )
+        return divided_sigmas(settings, self.denoiser.parts, self.denoiser.noise)
 
     def _grid(self, settings: StageSettings, steps: int) -> list[float]:
         if settings.grid in SPACINGS:
@@ -354,4 +288,4 @@ def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:
         yield step
 
 
-__all__ = ["MAX_STEPS", "Stage", "StageSettings", "is_silent"]
+__all__ = ["Stage", "StageSettings", "is_silent"]
