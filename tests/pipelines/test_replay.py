@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +10,9 @@ from PIL import Image
 from bottega.config import dumps, from_json
 from bottega.errors import InputError
 from bottega.pipelines import (
+    FromPicture,
+    Inpaint,
+    Region,
     StageSettings,
     open_picture,
     paint_again,
@@ -49,6 +53,65 @@ def test_a_style_picture_must_be_given_again(painter, tiny_folder, tmp_path):
     plain = save_picture(painter.paint("a dog")[0], tmp_path / "b.png")
     with pytest.raises(InputError, match="without a style picture"):
         paint_again(plain, model=tiny_folder, style=style)
+
+
+def test_regions_and_their_masks_are_kept_in_the_picture(painter, tiny_folder, tmp_path):
+    mask = np.linspace(0, 1, 1024).reshape(32, 32)
+    regions = [Region("red car", mask, 3.0), Region("red", (0, 0, 1, 0.5), -0.5)]
+    path = save_picture(painter.paint("a red car", regions=regions)[0], tmp_path / "a.png")
+    assert list(read_provenance(path).requests[0].regions) == regions
+    assert paint_again(path, model=tiny_folder).same_bytes
+    pictures = painter.paint(["a red car", "a dog"], regions=[regions, []])
+    path = save_picture(sheet_of(pictures, columns=2), tmp_path / "sheet.png")
+    assert paint_again(path, model=tiny_folder).same_bytes
+
+
+def test_a_picture_to_begin_with_must_be_given_again(painter, tiny_folder, tmp_path):
+    before, other = Image.new("RGB", (16, 16), "red"), Image.new("RGB", (16, 16), "blue")
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (0, 0, 8, 16))
+    for start in (FromPicture(before, 0.4), Inpaint(before, mask, 0.9)):
+        path = save_picture(painter.paint("a dog", start=start)[0], tmp_path / "a.png")
+        assert paint_again(path, model=tiny_folder, picture=before).same_bytes
+        with pytest.raises(InputError, match=r"a\.png cannot be replayed: it needs the picture"):
+            paint_again(path, model=tiny_folder)
+        with pytest.raises(InputError, match="from another picture"):
+            paint_again(path, model=tiny_folder, picture=other)
+    plain = painter.paint("a dog")[0]
+    with pytest.raises(InputError, match="not painted from a picture"):
+        paint_again(save_picture(plain, path), model=tiny_folder, picture=before)
+    with pytest.raises(InputError, match="one set of settings"):
+        sheet_of([plain, painter.paint("a dog", start=FromPicture(before))[0]], columns=2)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("regions", 0, "where", "right"), 7.0, "a box is left,top,right,bottom"),
+        (("regions", 0, "strength"), 1e9, "strength of a region"),
+        (("regions", 0, "where"), {"kind": "Path", "path": "/etc"}, "kind 'Path' is not known"),
+        (("start", "strength"), 2.0, "strength is above 0"),
+        (("start", "mask", "width"), 10**6, "1 to 8192 pixels"),
+        (("start", "mask", "data"), "?", "cannot be read"),
+    ],
+    ids=str,
+)
+def test_a_strangers_description_of_regions_is_checked(painter, tmp_path, place, value, words):
+    mask = Image.new("L", (16, 16), 255)
+    (picture,) = painter.paint(
+        "a dog",
+        regions=[Region("dog", (0, 0, 1, 1))],
+        start=Inpaint(Image.new("RGB", (16, 16)), mask),
+    )
+    facts = json.loads(picture.info["bottega"])
+    inner = facts["requests"][0]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    picture.info["bottega"] = json.dumps(facts)
+    path = save_picture(picture, tmp_path / "a.png")
+    with pytest.raises(InputError, match=words):
+        read_provenance(path)
 
 
 def test_a_changed_file_is_told_from_the_picture_that_it_describes(painter, tiny_folder, tmp_path):
