@@ -18,8 +18,9 @@ from bottega.journal import Journal
 from bottega.recipes import RunConfig, recipe, train
 from bottega.recipes.branch import begin_child, child_config, plan_child, read_config
 from bottega.recipes.compare import compared
+from bottega.recipes.run import Branch
 from bottega.rundir import RunDir
-from bottega.training import Hook
+from bottega.training import Hook, TrainConfig
 from bottega.training.export import averaged_weights, find_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:the text .* is too long")  # for toy encoders
@@ -178,11 +179,18 @@ def test_a_folder_that_holds_a_run_already_is_left_alone(root, tmp_path):
 
 def test_a_childs_length_is_a_tenth_of_the_roots_or_its_parents_own():
     parent = recipe("piccolo-base")
+    length = TrainConfig(total_images=1_500_000, batch_size=64, warmup_images=10_000)
+    parent = replace(parent, train=length)
     child = child_config(parent, Node(1, 1), {}, seen=1_500_000)
     assert child.train.total_images == 149_952  # whole batches of 64
     assert child.train.warmup_images == round(10_000 * 149_952 / 1_500_000)
     assert child.train.ema.head_start_images == 149_952
     assert from_json(RunConfig, json.loads(dumps(child))) == child
+    sibling = child_config(parent, Node(1, 0), {}, seen=1_500_000)
+    assert len({parent.train.seed, child.train.seed, sibling.train.seed}) == 3
+    branch = Branch(ensemble="e", parent_part="0/0", parent="f" * 64)
+    grandchild = child_config(replace(child, branch=branch), Node(2, 3), {}, seen=1_649_952)
+    assert grandchild.train.total_images == 149_952 and grandchild.branch is None
     assert child_config(parent, Node(1, 1), {}, seen=64).train.ema.head_start_images == 64
 
 

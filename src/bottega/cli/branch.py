@@ -51,7 +51,8 @@ def branch(
     """
     from bottega.config import dumps, parse_assignments
     from bottega.recipes import train as train_run
-    from bottega.recipes.branch import begin_child, noise_of, plan_child
+    from bottega.recipes.branch import begin_child, noise_of, plan_child, read_config
+    from bottega.recipes.machine import engine_here
     from bottega.training.limits import StopHook
 
     seconds = None if time_limit is None else parse_duration(time_limit)
@@ -61,9 +62,15 @@ def branch(
         planned = plan_child(run, node, output, ensemble=ensemble, settings=assignments)
         typer.echo(dumps(planned.config), nl=False)
         return
-    child = begin_child(run, node, output, ensemble=ensemble, settings=assignments)
-    typer.echo(f"{child.run}: {noise_of(child.config)}", err=True)
-    state = train_run(child.config, child.run, hooks=[limit])
+    engine = engine_here()
+    child = plan_child(run, node, output, ensemble=ensemble, settings=assignments)
+    if engine.rank == 0:  # of several processes one makes the folder
+        begin_child(run, node, output, ensemble=ensemble, settings=assignments)
+        typer.echo(f"{child.run}: {noise_of(child.config)}", err=True)
+    engine.wait()
+    state = train_run(read_config(child.run), child.run, hooks=[limit], engine=engine)
+    if engine.rank != 0:
+        return
     report_run(child.run, state)
     if state.finished:
         typer.echo(f"{child.ensemble}: {node} is filed; bottega show {child.ensemble} lists all")

@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from bottega import config as configs
+from bottega import seeding
 from bottega.checkpoint import Manifest, list_checkpoints, load_manifest, load_module, save_module
 from bottega.checkpoint.ensemble import (
     Member,
@@ -170,6 +171,8 @@ def child_config(
 ) -> RunConfig:
     """The settings of a child: its parent's, over a shorter run with a fresh course of the learning rate.
 
+    Its seed is its own, so that it does not meet its parent's pictures in its parent's order again.
+
     Args:
         parent: The parent's settings.
         part: The child's noise.
@@ -187,6 +190,7 @@ def child_config(
         total_images=length,
         warmup_images=round(train.warmup_images * length / train.total_images),
         checkpoint_images=max(train.batch_size, min(train.checkpoint_images, length)),
+        seed=seeding.derive(train.seed, "branch", str(part)) % 2**31,
         ema=replace(train.ema, head_start_images=min(seen, length)),
     )
     child = replace(

@@ -17,6 +17,7 @@ from pathlib import Path
 from bottega.checkpoint.ensemble import folder_for, is_ensemble, read_ensemble
 from bottega.errors import CheckpointError, ConfigError, InputError, nearest
 from bottega.recipes.branch import begin_child, file_run, read_config
+from bottega.recipes.machine import engine_here
 from bottega.recipes.programme import (
     ROOT,
     PlannedStage,
@@ -73,7 +74,10 @@ def execute(
     """
     folder = Path(folder)
     work = _chosen(programme, only)
-    _claim(programme, folder, goes_on=resume or only is not None)
+    engine = engine_here() if engine is None else engine
+    if engine.rank == 0:
+        _claim(programme, folder, goes_on=resume or only is not None)
+    engine.wait()
     return _walk(folder, work, hooks, engine)
 
 
@@ -94,7 +98,7 @@ def _walk(
     folder: Path,
     work: Sequence[tuple[PlannedStage, str]],
     hooks: Callable[[], Sequence[Hook]],
-    engine: Engine | None,
+    engine: Engine,
 ) -> Iterator[NodeReport]:
     for stage, part in work:
         run = run_folder(folder, stage, part)
@@ -108,28 +112,34 @@ def _walk(
 
 
 def _train(
-    folder: Path, stage: PlannedStage, part: str, hooks: Sequence[Hook], engine: Engine | None
+    folder: Path, stage: PlannedStage, part: str, hooks: Sequence[Hook], engine: Engine
 ) -> TrainState | None:
+    """Train one node and file it; of several processes the first makes folders and files, the others wait for it."""
     run, home = run_folder(folder, stage, part), folder / stage.name
     node = stage.node(part)
     if node is None:
-        if stage.root_run is not None:
-            file_run(read_config(run), RunDir(run), home)
-            return None
-        state = train(stage.run, run, resume=True, hooks=hooks, engine=engine)
-        if state.finished and state.engine.rank == 0:
-            file_run(stage.run, RunDir(run), home)
-        return state
+        return _train_root(stage, run, home, hooks, engine)
     if not is_filed(folder, stage, node.parent):
         raise CheckpointError(
             f"{part} of {stage.name} grows from {node.parent}, which is not trained yet; train that first"
         )
-    if (run / "config.json").exists():
-        config = read_config(run)
-    else:
+    if engine.rank == 0 and not (run / "config.json").exists():
         parent = run_folder(folder, stage, node.parent)
-        config = begin_child(parent, part, run, ensemble=home, settings=node.all_settings()).config
-    return train(config, run, resume=True, hooks=hooks, engine=engine)
+        begin_child(parent, part, run, ensemble=home, settings=node.all_settings())
+    engine.wait()
+    return train(read_config(run), run, resume=True, hooks=hooks, engine=engine)
+
+
+def _train_root(
+    stage: PlannedStage, run: Path, home: Path, hooks: Sequence[Hook], engine: Engine
+) -> TrainState | None:
+    state = None
+    if stage.root_run is None:
+        state = train(stage.run, run, resume=True, hooks=hooks, engine=engine)
+    if engine.rank == 0 and (state is None or state.finished):
+        file_run(read_config(run), RunDir(run), home)
+    engine.wait()
+    return state
 
 
 def _chosen(programme: Programme, only: str | None) -> list[tuple[PlannedStage, str]]:

@@ -100,6 +100,7 @@ def train(
         export(config, run)
         if config.branch is not None and state.finished:
             file_run(config, run, ensemble_of(config, run.path))
+    state.engine.wait()
     return state
 
 
