@@ -24,6 +24,9 @@ from bottega.ensemble import Node, parse_part, probability_intervals, sigma_boun
 from bottega.errors import CheckpointError, ConfigError
 
 NOISE = LogNormal()
+CHILD_OF_ITSELF = {
+    "part": "1/0", "folder": "a", "digest": "", "images_seen": 0, "parent": "x", "parent_part": "1/0",
+}  # fmt: skip
 EDIFFI = ("0/0", "9/511", "3/0", "complement(9/511,3/0)")
 
 
@@ -186,6 +189,10 @@ def test_a_member_with_children_cannot_be_replaced_by_another(tmp_path):
         (
             {"members": [{"part": "0/0", "folder": "a", "digest": "", "images_seen": 0, "parent": "x"}]},
             "go together",
+        ),
+        (
+            {"members": [CHILD_OF_ITSELF]},
+            "1/0 is not below its parent 1/0",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -50,7 +50,7 @@ def test_a_programme_goes_from_plan_to_picture_though_it_is_killed_on_the_way(bo
         assert f"piccolo-base {part}: 8 of 8 images seen" in done.out
     assert bottega("train", "--plan", "plan.json", "--resume").out.count("trained already") == 7
 
-    assert bottega("assemble", "runs/toy", "-o", "model").code == 0
+    assert bottega("assemble", "runs/toy", "-o", "model", "--name", "toys").code == 0
     members = sorted(path.name for path in Path("model/base").iterdir())
     assert members == ["3-0", "9-511", "complement-3-0-9-511", "ensemble.json"]  # no root
     picture = ("paint", "a pizza", "--model", "model", "--steps", 4, "-o", "a.png")
@@ -59,7 +59,7 @@ def test_a_programme_goes_from_plan_to_picture_though_it_is_killed_on_the_way(bo
     again = bottega("replay", "a.png", "--model", "model")
     assert "identical, byte for byte" in again.out
     shown = bottega("show", "model")
-    assert "paints noise" in shown.out and "stage sr16" in shown.out
+    assert "model toys" in shown.out and "paints noise" in shown.out and "stage sr16" in shown.out
     table = bottega("show", "model", "--steps", 4).out.splitlines()
     assert table[0] == "stage base" and table[2].split() == ["1", "80", "9/511"]
 

@@ -58,3 +58,8 @@ def test_what_does_not_fit_leaves_the_old_model_in_place(capsys, runs: Path, tmp
 def test_a_place_that_cannot_be_written_is_one_line(capsys, runs: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
     refused(capsys, runs, tmp_path / "file" / "model", "cannot write the model")
+
+
+def test_names_and_judges_are_for_programmes(capsys, runs: Path, tmp_path: Path):
+    code = run_command(["assemble", str(runs), "-o", str(tmp_path / "m"), "--name", "x"])
+    assert code == 2 and "holds no plan.json" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from bottega.checkpoint.manifest import Manifest, load_manifest
-from bottega.checkpoint.standing import check_nested, remaining_part
+from bottega.checkpoint.standing import check_nested, is_within, remaining_part
 from bottega.config import from_json, to_json
 from bottega.diffusion import LogNormal
 from bottega.ensemble import Part, parse_part, sigma_bounds
@@ -69,6 +69,11 @@ class EnsembleManifest:
         parts = [member.part for member in self.members]
         if len(set(parts)) != len(parts):
             raise ConfigError(f"a part is listed twice: {', '.join(sorted(parts))}")
+        for member in self.members:
+            if member.parent_part is None:
+                continue
+            if not is_within(parse_part(member.part), parse_part(member.parent_part), self.noise):
+                raise ConfigError(f"{member.part} is not below its parent {member.parent_part}")
 
     @property
     def parts(self) -> tuple[str, ...]:

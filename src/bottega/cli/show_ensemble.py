@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bottega.cli.options import printable
+
 if TYPE_CHECKING:
     from bottega.checkpoint.ensemble import EnsembleManifest
     from bottega.ensemble import Part
@@ -28,10 +30,10 @@ def ensemble_lines(folder: Path) -> Iterator[str]:
             paints = noise_in_words(painting[part], noise)
         origin = "-"
         if member.parent_part is not None and member.parent is not None:
-            origin = f"{member.parent_part} {member.parent[:16]}"
+            origin = f"{member.parent_part} {printable(member.parent)[:16]}"
         yield (
             f"{part:24} {paints:32} {member.images_seen:>12,} {manifest.path_images(part):>12,}  "
-            f"{member.digest[:16]}  {origin}"
+            f"{printable(member.digest)[:16]}  {origin}"
         )
 
 

@@ -63,7 +63,11 @@ def ship_piccolo(runs: Path | str, target: Path | str) -> CascadeManifest:
 
 
 def ship_programme(
-    folder: Path | str, target: Path | str, *, name: str | None = None
+    folder: Path | str,
+    target: Path | str,
+    *,
+    name: str | None = None,
+    judge: Path | str | None = None,
 ) -> CascadeManifest:
     """Gather what a programme has trained, and the encoders that it heard, into a model folder.
 
@@ -71,6 +75,7 @@ def ship_programme(
         folder: The programme's, with its ``plan.json``.
         target: The model folder, as for `ship_piccolo`.
         name: What the model is called; as the programme unless told otherwise.
+        judge: A judge's folder; that of the encoders' model, where it has one, unless told otherwise.
 
     Raises:
         CheckpointError: When a node is still to be trained, the stages do not make a cascade, or ``target`` cannot
@@ -94,9 +99,11 @@ def ship_programme(
         raise CheckpointError(f"the stages hear other encoders: {', '.join(sorted(heard))}")
     model = encoders_folder(heard.pop())
     parts |= {kind: model / kind for kind in ("t5", "clip")}
-    judge = read_manifest(model).judge if (model / "manifest.json").is_file() else None
+    known = read_manifest(model).judge if (model / "manifest.json").is_file() else None
     if judge is not None:
-        parts["judge"] = model / judge
+        parts["judge"] = Path(judge)
+    elif known is not None:
+        parts["judge"] = model / known
     return _gather(Path(target), programme.name if name is None else name, tuple(stages), parts)
 
 
