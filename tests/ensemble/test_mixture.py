@@ -18,6 +18,7 @@ from bottega.diffusion import (
 )
 from bottega.ensemble import Between, Expert, Mixture, Node
 from bottega.errors import ConfigError, InputError
+from bottega.models.attention import RowBias
 from bottega.pipelines import Stage, StageSettings
 
 GRID = [80.0, 8.0, 0.3, 0.04, 0.0]
@@ -233,6 +234,38 @@ def test_a_bias_and_mixed_noise_go_together(join, denoisers, condition):
         told = expert.prepare(condition).with_bias(bias)
         alone = expert(start(), mixed(), told)[row]
         assert torch.allclose(ours[row], alone, rtol=0, atol=1e-5)
+
+
+class Pull(RowBias):
+    """Pulls some pictures of a batch, and those alone, towards the first key."""
+
+    changes = True
+
+    def __init__(self, rows: tuple[int, ...]) -> None:
+        self.rows = rows
+
+    def add(self, logits, height, width, reading):
+        logits[..., 0] += 3
+        return logits
+
+    def select(self, indices):
+        return Pull(tuple(new for new, old in enumerate(indices) if old in self.rows))
+
+    def saw(self, weights, reading):
+        assert len(weights.weights) == len(self.rows)
+
+
+def test_a_bias_for_some_pictures_finds_them_after_the_split(join, denoisers, condition):
+    mixture = join(denoisers)
+    context = mixture.prepare(condition)
+    plain = mixture(start(), mixed(), context)
+    pulled = mixture(start(), mixed(), context.with_bias(Pull((1, 3))))
+    assert torch.equal(pulled[[0, 2]], plain[[0, 2]])
+    for row, name in [(1, "high"), (3, "middle")]:
+        told = denoisers[name].prepare(condition).with_bias(Pull((1, 3)))
+        alone = denoisers[name](start(), mixed(), told)[row]
+        assert torch.allclose(pulled[row], alone, rtol=0, atol=1e-5)
+        assert not torch.allclose(pulled[row], plain[row], atol=1e-4)
 
 
 def test_a_mixture_can_be_guided_away_from_a_weaker_denoiser(join, denoisers, condition):
