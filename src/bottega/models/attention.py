@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bottega.models.attention_config import Norm, NumGroups
+from bottega.models.fast_cpu import Linear, attend_in_blocks, needs_no_gradient
 from bottega.models.layers import Features, Rows, group_norm, to_picture, to_rows, zeroed
 
 Heads = Float[Tensor, "#batch heads keys head_width"]
@@ -109,8 +110,10 @@ def attend(
 
     On a CPU PyTorch's fused attention is up to three times slower in bf16 than the products written
     out, forward and back (in float32 it is the faster one), so that it is used there in bf16 only
-    where the logits would take much memory.
+    for gradients where the logits would take much memory.
     """
+    if query.dtype == torch.bfloat16 and needs_no_gradient(query, keys, values):
+        return attend_in_blocks(query, keys, values, mask)
     is_small = query.shape[-2] * keys.shape[-2] <= LARGEST_WRITTEN_OUT
     if query.device.type != "cpu" or query.dtype == torch.float32 or not is_small:
         keys, values = _for_batch(keys, len(query)), _for_batch(values, len(query))
@@ -139,8 +142,8 @@ class SelfMixer(nn.Module):
     ) -> None:
         super().__init__()
         self.head_width = head_width
-        self.qkv = nn.Linear(width, 3 * width, bias=bias)
-        self.out = zeroed(nn.Linear(width, width)) if zero else nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias=bias)
+        self.out = zeroed(Linear(width, width)) if zero else Linear(width, width)
 
     def forward(self, rows: Rows) -> Rows:
         """Mix the rows."""
@@ -196,8 +199,8 @@ class CrossMixer(TextReader):
         text_norm: NumGroups | None = None,
     ) -> None:
         super().__init__(width, context_width, head_width, bias=bias, text_norm=text_norm)
-        self.query = nn.Linear(width, width, bias=bias)
-        self.out = zeroed(nn.Linear(width, width)) if zero else nn.Linear(width, width)
+        self.query = Linear(width, width, bias=bias)
+        self.out = zeroed(Linear(width, width)) if zero else Linear(width, width)
 
     def forward(self, rows: Rows, height: int, width: int, reading: Reading) -> Rows:
         """Read the text at every position."""
@@ -227,8 +230,8 @@ class FusedMixer(TextReader):
         self, width: int, context_width: int, head_width: int, *, text_norm: NumGroups | None = None
     ) -> None:
         super().__init__(width, context_width, head_width, text_norm=text_norm)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = zeroed(nn.Linear(width, width))
+        self.qkv = Linear(width, 3 * width)
+        self.out = zeroed(Linear(width, width))
 
     def forward(self, rows: Rows, height: int, width: int, reading: Reading) -> Rows:
         """Look at picture and text at once."""

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bottega.models.attention_config import Norm
+from bottega.models.fast_cpu import product
 from bottega.models.stream_config import Periods, Sinusoid
 from bottega.shapes import Images
 
@@ -85,7 +86,7 @@ class Shortcut(nn.Linear):
 
     def forward(self, input: Features) -> Changed:  # noqa: A002 (nn.Linear's own name for it)
         """Mix channels at every position."""
-        return F.linear(input.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+        return product(input.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
 
 
 def waves(

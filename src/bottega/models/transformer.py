@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bottega.models.attention import CrossMixer, Reading, SelfMixer
+from bottega.models.fast_cpu import Linear
 from bottega.models.layers import Features, Rows, group_norm, to_picture, to_rows, zeroed
 from bottega.models.unet_config import FeedForward, GatedFeedForward, Norm, Transformer
 
@@ -14,8 +15,8 @@ class Gated(nn.Module):
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
         inner = int(width * ratio)
-        self.up = nn.Linear(width, 2 * inner)
-        self.down = nn.Linear(inner, width)
+        self.up = Linear(width, 2 * inner)
+        self.down = Linear(inner, width)
 
     def forward(self, rows: Rows) -> Rows:
         """Transform every row by itself."""
@@ -29,8 +30,8 @@ class Plain(nn.Module):
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
         inner = int(width * ratio)
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
+        self.up = Linear(width, inner)
+        self.down = Linear(inner, width)
 
     def forward(self, rows: Rows) -> Rows:
         """Transform every row by itself."""
@@ -71,11 +72,11 @@ class PictureTransformer(nn.Module):
     def __init__(self, width: int, context_width: int, plan: Transformer, norm: Norm) -> None:
         super().__init__()
         self.norm = group_norm(norm, width, plan.norm_eps)
-        self.into = nn.Linear(width, width)
+        self.into = Linear(width, width)
         self.blocks = nn.ModuleList(
             TransformerBlock(width, context_width, plan) for _ in range(plan.depth)
         )
-        self.out = zeroed(nn.Linear(width, width))
+        self.out = zeroed(Linear(width, width))
 
     def forward(self, x: Features, reading: Reading) -> Features:
         """Add what the blocks found."""

@@ -1,0 +1,112 @@
+"""The faster ways give the numbers of the plain ones, and stand aside where they may not be taken."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_networks import awake, some_condition, some_noise, tiny
+
+from bottega.models import fast_cpu
+from bottega.models.attention import attend
+from bottega.models.fast_cpu import Linear, attend_in_blocks, needs_no_gradient, product
+from bottega.models.unet_config import Transformer
+
+SHAPES = [(2, 3, 16, 16, 8), (1, 2, 40, 7, 4), (3, 1, 5, 33, 16)]
+
+
+def drawn(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def heads(batch, number, positions, keys, width, *, shared=False, dtype=torch.float32):
+    told = 1 if shared else batch
+    return (
+        drawn(batch, number, positions, width, seed=1, dtype=dtype),
+        drawn(told, number, keys, width, seed=2, dtype=dtype),
+        drawn(told, number, keys, width, seed=3, dtype=dtype),
+    )
+
+
+@pytest.mark.parametrize("block", [2**20, 200, 64, 1], ids=lambda b: f"block of {b}")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shared", [False, True], ids=["own text", "one text for all"])
+def test_attention_in_blocks_is_attention(monkeypatch, shape, block, shared):
+    monkeypatch.setattr(fast_cpu, "BLOCK", block)
+    query, keys, values = heads(*shape, shared=shared)
+    mask = torch.arange(shape[3]) < torch.tensor([[3], [1], [shape[3]]])[: len(keys)]
+    mask = mask[:, None, None]
+    for hidden in (None, mask):
+        expected = F.scaled_dot_product_attention(
+            query,
+            keys.expand(shape[0], -1, -1, -1),
+            values.expand(shape[0], -1, -1, -1),
+            attn_mask=hidden,
+        )
+        torch.testing.assert_close(attend_in_blocks(query, keys, values, hidden), expected)
+
+
+def test_bf16_takes_blocks_and_stays_as_near_the_truth_as_before():
+    query, keys, values = heads(2, 2, 64, 64, 16, dtype=torch.bfloat16)
+    exact = F.scaled_dot_product_attention(query.double(), keys.double(), values.double())
+    with torch.inference_mode():
+        fast = attend(query, keys, values)
+    slow = attend(query.requires_grad_(), keys, values)
+    assert slow.requires_grad
+    assert torch.equal(fast, slow.detach())
+    assert (fast.double() - exact).abs().max() < 0.02
+
+
+def test_a_picture_gets_the_same_alone_and_in_a_batch():
+    query, keys, values = heads(3, 2, 64, 64, 16, dtype=torch.bfloat16)
+    x, weight, bias = drawn(3, 64, 96), drawn(80, 96, seed=1), drawn(80, seed=2)
+    with torch.inference_mode():
+        together, rows = attend(query, keys, values), product(x, weight, bias)
+        for i in range(3):
+            one = slice(i, i + 1)
+            assert torch.equal(together[one], attend(query[one], keys[one], values[one]))
+            assert torch.equal(rows[one], product(x[one], weight, bias))
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_a_product_is_a_linear_layer(dtype, bias):
+    layer = Linear(24, 40, bias=bias).to(dtype)
+    assert set(layer.state_dict()) == set(torch.nn.Linear(24, 40, bias=bias).state_dict())
+    for x in (drawn(2, 7, 24, dtype=dtype), drawn(5, 24, dtype=dtype), drawn(0, 24, dtype=dtype)):
+        with torch.inference_mode():
+            fast = layer(x)
+        torch.testing.assert_close(fast, F.linear(x, layer.weight, layer.bias).detach())
+    turned = drawn(2, 24, 3, 5, dtype=dtype).permute(0, 2, 3, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(turned), F.linear(turned, layer.weight, layer.bias))
+
+
+def test_gradients_autocast_and_other_devices_keep_the_plain_way():
+    x, weight = drawn(4, 8), drawn(6, 8, seed=1)
+    assert needs_no_gradient(x, weight, None)
+    learning = weight.clone().requires_grad_()
+    assert not needs_no_gradient(x, learning)
+    with torch.no_grad():
+        assert needs_no_gradient(x, learning)
+    assert not needs_no_gradient(x, weight.to("meta"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert product(x, weight).dtype == torch.bfloat16
+    product(x, learning).square().sum().backward()
+    torch.testing.assert_close(learning.grad, (2 * (x @ weight.T)).T @ x)
+
+
+def test_where_onednn_is_switched_off_the_plain_way_is_taken(monkeypatch):
+    x, weight = drawn(4, 8), drawn(6, 8, seed=1)
+    monkeypatch.setattr(fast_cpu, "_HAS_ONEDNN", False)
+    assert torch.equal(product(x, weight), F.linear(x, weight))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_whole_network_says_the_same_with_and_without_gradients(dtype):
+    network = awake(tiny(attention=Transformer(depth=2, head_width=16))).to(dtype)
+    x, c_noise = some_noise()
+    with torch.no_grad():
+        fast = network(x, c_noise, network.prepare(some_condition()))
+    slow = network(x, c_noise, network.prepare(some_condition()))
+    assert slow.requires_grad
+    apart = (fast.float() - slow.detach().float()).abs().max() / fast.float().abs().max()
+    assert apart < (1e-5 if dtype == torch.float32 else 0.05)
