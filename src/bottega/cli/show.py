@@ -11,6 +11,7 @@ from bottega.cli.options import Settings, listed
 
 if TYPE_CHECKING:
     from bottega.models import UNetConfig
+    from bottega.pipelines import StageEntry
     from bottega.recipes import RunConfig
 
 _SIZES = {"piccolo_base": 32, "piccolo_sr": 128, "sd15": 64, "sd_like": 64}
@@ -92,10 +93,10 @@ def _one(target: str, size: int | None, assignments: list[str]) -> Iterator[str]
         yield from _paper(target, PLANS[target]())
     elif Path(target).is_dir():
         yield from _folder(Path(target), size)
-    elif target == "piccolo":
-        from bottega.pipelines import find_model
+    elif target == "piccolo" or target.count("/") == 1:
+        from bottega.pipelines.hub import locate
 
-        yield from _folder(find_model(target), size)
+        yield from _folder(locate(target, local_files_only=True), size)
     else:
         known = [*PLANS, *RECIPES, "piccolo"]
         raise InputError(f"{target!r} is no plan, recipe or folder{nearest(target, known)}")
@@ -181,11 +182,15 @@ def _folder(folder: Path, size: int | None) -> Iterator[str]:
 
     from bottega.checkpoint.ensemble import is_ensemble
     from bottega.cli.show_ensemble import ensemble_lines
+    from bottega.cli.show_foreign import part_lines, shown_side
     from bottega.errors import CheckpointError
 
     if is_ensemble(folder):
         yield from ensemble_lines(folder)
         yield from _expert(folder, size)
+        return
+    if (folder / "model_index.json").is_file() and not (folder / "manifest.json").is_file():
+        yield from _pipeline(folder, size)
         return
     try:
         kind = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["kind"]
@@ -198,17 +203,36 @@ def _folder(folder: Path, size: int | None) -> Iterator[str]:
 
     manifest = read_manifest(folder)
     yield f"model {manifest.name}, digest {manifest.digest[:16]}"
+    yield from part_lines(folder, manifest)
     for entry in manifest.stages:
-        source = "" if entry.low_res_from is None else f", enlarges {entry.low_res_from}"
-        yield f"\nstage {entry.name}: {entry.size} px{source}"
-        chosen = entry.settings
-        yield f"sampled by         {chosen.sampler}, {chosen.steps} steps, guidance {chosen.guidance_scale:g}"
-        place, shown = folder / entry.folder, entry.size if size is None else size
+        yield from _stage(entry)
+        place, shown = folder / entry.folder, size
+        if size is None:
+            shown = shown_side(folder, manifest, entry.size)
         if is_ensemble(place):
             yield from ensemble_lines(place)
             yield from _expert(place, shown)
         else:
             yield from _checkpoint(place, shown)
+
+
+def _stage(entry: "StageEntry") -> Iterator[str]:
+    source = "" if entry.low_res_from is None else f", enlarges {entry.low_res_from}"
+    yield f"\nstage {entry.name}: {entry.size} px{source}"
+    chosen = entry.settings
+    yield f"sampled by         {chosen.sampler}, {chosen.steps} steps, guidance {chosen.guidance_scale:g}"
+
+
+def _pipeline(folder: Path, size: int | None) -> Iterator[str]:
+    """A diffusers folder."""
+    from bottega.cli.show_foreign import part_lines, pipeline_parts, shown_side
+
+    manifest, plan = pipeline_parts(folder)
+    (entry,) = manifest.stages
+    yield f"model {manifest.name}, digest {manifest.digest[:16]}"
+    yield from part_lines(folder, manifest)
+    yield from _stage(entry)
+    yield from _network(plan, shown_side(folder, manifest, entry.size) if size is None else size)
 
 
 def _expert(folder: Path, size: int | None) -> Iterator[str]:
