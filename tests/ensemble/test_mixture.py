@@ -249,7 +249,8 @@ class Pull(RowBias):
         return logits
 
     def select(self, indices):
-        return Pull(tuple(new for new, old in enumerate(indices) if old in self.rows))
+        rows = tuple(new for new, old in enumerate(indices) if old in self.rows)
+        return Pull(rows) if rows else None
 
     def saw(self, weights, reading):
         assert len(weights.weights) == len(self.rows)
