@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toy_runs import toy_base
@@ -15,6 +16,7 @@ from bottega.config import dumps, from_json
 from bottega.ensemble import Node
 from bottega.errors import CheckpointError, ConfigError, InputError
 from bottega.journal import Journal
+from bottega.pipelines import open_picture
 from bottega.recipes import RunConfig, recipe, train
 from bottega.recipes.branch import begin_child, child_config, plan_child, read_config
 from bottega.recipes.compare import compared
@@ -77,7 +79,7 @@ def test_a_child_learns_only_its_part_and_is_filed_with_its_parents_digest(root,
     }
 
 
-def test_the_first_comparison_with_the_parent_is_an_exact_draw(root, tmp_path):
+def test_a_child_that_learns_nothing_draws_with_its_parent_and_paints_as_it_did(root, tmp_path):
     child = child_of(root, tmp_path, settings={"train.learning_rate": "1e-30"})
     train(child.config, child.run)
     verdicts = [r for r in Journal(child.run / "journal.jsonl").read() if r["event"] == "compare"]
@@ -85,6 +87,10 @@ def test_the_first_comparison_with_the_parent_is_an_exact_draw(root, tmp_path):
     assert verdicts[0]["part"] == "3/7" and verdicts[0]["loss"] > 0
     assert verdicts[0]["loss"] == pytest.approx(verdicts[0]["parent_loss"], rel=1e-6)
     assert abs(verdicts[0]["difference"]) < 1e-6 * verdicts[0]["loss"]
+    sheets = [sorted((run / "previews").glob("*.png"))[-1] for run in (root, child.run)]
+    before, now = (np.asarray(open_picture(sheet), np.int16) for sheet in sheets)
+    assert before.std() > 10  # there is something to see
+    assert np.abs(before - now).mean() < 0.5  # the whole ensemble paints; it is filed in bfloat16
 
 
 def test_comparing_leaves_the_training_as_it_was(root, tmp_path, monkeypatch):
@@ -186,6 +192,9 @@ def test_a_childs_length_is_a_tenth_of_the_roots_or_its_parents_own():
     assert child.train.warmup_images == round(10_000 * 149_952 / 1_500_000)
     assert child.train.ema.head_start_images == 149_952
     assert from_json(RunConfig, json.loads(dumps(child))) == child
+    assert child.train.ema.every_images == parent.train.ema.every_images
+    short = child_config(parent, Node(1, 1), {"train.total_images": "1280"}, seen=1_500_000)
+    assert short.train.ema.every_images == 64  # averages move in a short run too
     sibling = child_config(parent, Node(1, 0), {}, seen=1_500_000)
     assert len({parent.train.seed, child.train.seed, sibling.train.seed}) == 3
     branch = Branch(ensemble="e", parent_part="0/0", parent="f" * 64)

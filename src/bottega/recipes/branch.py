@@ -191,7 +191,12 @@ def child_config(
         warmup_images=round(train.warmup_images * length / train.total_images),
         checkpoint_images=max(train.batch_size, min(train.checkpoint_images, length)),
         seed=seeding.derive(train.seed, "branch", str(part)) % 2**31,
-        ema=replace(train.ema, head_start_images=min(seen, length)),
+        ema=replace(
+            train.ema,
+            head_start_images=min(seen, length),
+            # However short the run, its averages move; else it would be filed as a copy of its parent.
+            every_images=min(train.ema.every_images, max(train.batch_size, length // 20)),
+        ),
     )
     child = replace(
         parent,
