@@ -158,6 +158,19 @@ def only(kind: str, **options: float) -> SceneMixture:
     return SceneMixture(**{**{k: float(k == kind) for k in kinds}, **options})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["single", "pair", "corner"])
+def test_freedom_says_how_far_things_stray_and_how_much_their_sizes_differ(kind: str):
+    def spread(freedom: float) -> tuple[int, int]:
+        world = EmojiWorld(EmojiWorldConfig(mixture=only(kind, freedom=freedom)))
+        objects = [o for i in range(300) for o in world.plan(i).objects]
+        return len({o.x for o in objects}), len({o.size for o in objects})
+
+    free, tighter, fixed = spread(1.0), spread(0.3), spread(0.0)
+    assert free[0] > tighter[0] >= fixed[0]
+    assert free[1] > tighter[1] >= fixed[1] == 1
+    assert fixed[0] == {"single": 1, "pair": 3, "corner": 2}[kind]
+
+
 def test_masks_and_boxes_agree_with_the_pixels():
     for i in range(60):
         example = WORLD[i]
@@ -351,6 +364,7 @@ def test_the_configuration_comes_back_from_json():
         lambda: SceneMixture(tint=1.5),
         lambda: SceneMixture(grid=4),
         lambda: SceneMixture(shade_jitter=200),
+        lambda: SceneMixture(freedom=1.5),
         lambda: EmojiWorld(EmojiWorldConfig(num_things=2)),
         lambda: EmojiWorld(EmojiWorldConfig(split="held_out", mixture=only("single", tint=0.0))),
         lambda: thing_named("pizzza"),

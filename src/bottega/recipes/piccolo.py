@@ -14,6 +14,25 @@ NUM_THINGS = 100
 _NOISE = LogNormal(mean=-0.5, std=1.3)
 """Small flat pictures decide what they show at higher noise than photographs, for which EDM has -1.2, 1.2."""
 
+_SCENES = SceneMixture(
+    single=0.45,
+    pair=0.41,
+    count=0.06,
+    between=0.01,
+    corner=0.02,
+    sizes=0.02,
+    several=0.01,
+    words=0.02,
+    style=0.04,
+    tint=0.04,
+    synonym=0.03,
+    varied_phrasing=0.25,
+    grid=16,
+    freedom=0.3,
+)
+"""What the base sees: mostly plain things in the middle of their places, on whole pixels of the base's patches. It
+learns what things look like first; with more pictures than two cores see in an afternoon the room can be widened."""
+
 
 def piccolo_t5() -> RunConfig:
     """A T5 that has read captions of the whole core vocabulary; about five minutes on two cores."""
@@ -79,7 +98,7 @@ def piccolo_base() -> RunConfig:
     """The 32 px base in eDiff-I's form; hours on two cores, to be continued with --resume."""
     return RunConfig(
         name="piccolo-base",
-        data=EmojiWorldConfig(num_things=NUM_THINGS),
+        data=EmojiWorldConfig(num_things=NUM_THINGS, mixture=_SCENES),
         size=32,
         num_examples=200_000,
         task=DenoiserTask(network=base_plan(), noise=_NOISE),

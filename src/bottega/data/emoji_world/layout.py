@@ -134,10 +134,10 @@ class Scenes:
 
         def start(low: float, high: float) -> int:
             first = -int(-low * grid // 1)
-            last = int(high * grid + 1e-9) - steps
-            return min(
-                grid - steps, first if last <= first else first + draws.below(last - first + 1)
-            )
+            room = max(0, int(high * grid + 1e-9) - steps - first)
+            used = round(room * self.mixture.freedom)
+            step = draws.below(used + 1) if used > 0 else 0
+            return min(grid - steps, first + (room - used) // 2 + step)
 
         left, top = start(area[0], area[2]), start(area[1], area[3])
         return PlacedObject(
@@ -150,9 +150,9 @@ class Scenes:
         )
 
     def _put(self, draws: Draws, thing: Thing, area: Area, low: float, high: float) -> PlacedObject:
-        return self._place(
-            draws, thing, area, draws.between(low, high), tint=self._tint(draws, thing)
-        )
+        middle, used = (low + high) / 2, (high - low) / 2 * self.mixture.freedom
+        size = draws.between(middle - used, middle + used)
+        return self._place(draws, thing, area, size, tint=self._tint(draws, thing))
 
     def _single(self, draws: Draws) -> "Scene":
         return (self._put(draws, draws.pick(self.things), WHOLE, 0.55, 0.92),), (), None
@@ -165,7 +165,7 @@ class Scenes:
             if is_held_out_triple(first.name, relation, second.name) == wanted:
                 break
             first, second = self._different(draws, 2)
-        areas = _halves(draws, relation)
+        areas = _halves(draws, relation, self.mixture.freedom)
         objects = tuple(
             self._put(draws, t, a, 0.38, 0.5) for t, a in zip((first, second), areas, strict=True)
         )
@@ -173,7 +173,7 @@ class Scenes:
 
     def _together(self, draws: Draws) -> "Scene":
         things = self._different(draws, 2)
-        areas = _halves(draws, draws.pick(PLACES))
+        areas = _halves(draws, draws.pick(PLACES), self.mixture.freedom)
         objects = [self._put(draws, t, a, 0.38, 0.5) for t, a in zip(things, areas, strict=True)]
         return tuple(objects), (), None
 
@@ -256,9 +256,9 @@ def _unseen_tints(things: tuple[Thing, ...]) -> tuple[tuple[Tint, Thing], ...]:
     return tuple((c, t) for c in TINTS for t in things if is_held_out_tint(c, t.name))
 
 
-def _halves(draws: Draws, relation: RelationName) -> tuple[Area, Area]:
+def _halves(draws: Draws, relation: RelationName, freedom: float) -> tuple[Area, Area]:
     """Two areas side by side that make ``relation`` true of the first; across it they differ little."""
-    low = draws.between(0.0, 0.36)
+    low = draws.between(0.18 - 0.18 * freedom, 0.18 + 0.18 * freedom)
     high = low + 0.64
     if relation in ("left of", "right of"):
         near, far = (0.0, low, 0.5, high), (0.5, low, 1.0, high)

@@ -50,6 +50,9 @@ class SceneMixture:
     """Largest change of each background level, of 255."""
     grid: int = 32
     """Things stand on a lattice of this many steps, so that a small picture is the large one made smaller."""
+    freedom: float = 1.0
+    """How much of the room for places and sizes is used: 1 all of it, 0 only its middle. A small network learns what
+    things look like from far fewer pictures when they hardly move; the room can be widened later."""
 
     def __post_init__(self) -> None:
         """Refuse weights and probabilities that mean nothing."""
@@ -59,11 +62,11 @@ class SceneMixture:
             )
         for name in (
             "tint", "style", "synonym", "background_named",
-            "short_caption", "long_caption", "varied_phrasing",
+            "short_caption", "long_caption", "varied_phrasing", "freedom",
         ):  # fmt: skip
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise ConfigError(f"{name} is a probability, got {value}")
+                raise ConfigError(f"{name} must lie between 0 and 1, got {value}")
         if not 0 <= self.shade_jitter <= 60:
             raise ConfigError(f"shade_jitter must lie between 0 and 60, got {self.shade_jitter}")
         if not 16 <= self.grid <= 1024:
