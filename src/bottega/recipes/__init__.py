@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from bottega.errors import ConfigError, nearest
-from bottega.recipes import larger, piccolo
+from bottega.recipes import finetune, larger, piccolo
 from bottega.recipes.branch import begin_child as begin_child
 from bottega.recipes.branch import read_config as read_config
 from bottega.recipes.run import RunConfig as RunConfig
@@ -12,6 +12,7 @@ from bottega.recipes.train import train as train
 RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "ediffi-base64": larger.ediffi_base64,
     "ediffi-sr256": larger.ediffi_sr256,
+    "finetune": finetune.finetune,
     "imagen-base64": larger.imagen_base64,
     "imagen-sr256": larger.imagen_sr256,
     "lab": piccolo.lab,

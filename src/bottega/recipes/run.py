@@ -86,7 +86,21 @@ class Branch:
     parent: str
 
 
-Task = T5Task | ClipTask | JudgeTask | DenoiserTask
+@dataclass(frozen=True, kw_only=True)
+class ImportedTask:
+    """Train a stage of an imported model further, in its own terms, on its own encoders and in its own latents.
+
+    ``model`` is the folder that ``bottega import`` wrote. ``dropout`` is the share of captions replaced by an empty
+    text. ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
+    """
+
+    model: str
+    stage: str = "base"
+    dropout: float = 0.1
+    gradient_checkpointing: bool = False
+
+
+Task = T5Task | ClipTask | JudgeTask | DenoiserTask | ImportedTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +126,8 @@ class RunConfig:
             )
         if self.num_examples is not None and self.num_examples < 1:
             raise ConfigError(f"num_examples must be positive or none, got {self.num_examples}")
-        if isinstance(self.data, FolderConfig) and not isinstance(self.task, DenoiserTask):
+        paints = isinstance(self.task, (DenoiserTask, ImportedTask))
+        if isinstance(self.data, FolderConfig) and not paints:
             raise ConfigError(
                 f"a {type(self.task).__name__} learns from the drawn world; data must be an EmojiWorldConfig"
             )
@@ -130,6 +145,7 @@ __all__ = [
     "ClipTask",
     "DenoiserTask",
     "FolderConfig",
+    "ImportedTask",
     "JudgeTask",
     "RunConfig",
     "T5Task",

@@ -23,9 +23,10 @@ from bottega.pipelines.experts import mixture_with
 from bottega.recipes.branch import START, ensemble_of, file_run, load_start, stage_config
 from bottega.recipes.compare import CompareHook
 from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
+from bottega.recipes.finetune import export_imported, imported_parts
 from bottega.recipes.machine import curve_hooks, engine_here
 from bottega.recipes.preview import Preview
-from bottega.recipes.run import ClipTask, DenoiserTask, JudgeTask, RunConfig, T5Task
+from bottega.recipes.run import ClipTask, DenoiserTask, ImportedTask, JudgeTask, RunConfig, T5Task
 from bottega.recipes.sources import picture_source
 from bottega.rundir import RunDir
 from bottega.training import (
@@ -71,7 +72,13 @@ def train(
     _check_same_recipe(config, run)
     engine = engine_here() if engine is None else engine
     source = picture_source(config)  # first, because networks may take minutes to build
-    network, objective = build(config, rank=engine.rank, world_size=engine.world_size)
+    if isinstance(config.task, ImportedTask):
+        parts = imported_parts(config, rank=engine.rank, world_size=engine.world_size)
+        network, objective = parts.network, parts.objective
+        cache = EmbeddingCache(run.path.parent / "embeddings", parts.encoders)
+        source = EmbeddedSource(source, cache, seed=config.train.seed)
+    else:
+        network, objective = build(config, rank=engine.rank, world_size=engine.world_size)
     if config.branch is not None:
         load_start(network, config, run)
     every_hook: list[Hook] = [
@@ -125,6 +132,9 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
     if isinstance(task, (T5Task, ClipTask)):
         network, objective, _ = encoder_parts(config, task)
         return network, objective
+    if isinstance(task, ImportedTask):
+        parts = imported_parts(config, rank=rank, world_size=world_size)
+        return parts.network, parts.objective
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         if isinstance(task, JudgeTask):
@@ -207,6 +217,8 @@ def export(config: RunConfig, run: RunDir) -> Path:
         judge = configs.to_json(judge_config(_world(config)))
         export_ema(run, target, std=std, config=judge, kind="judge", name="judge")
         return target
+    if isinstance(task, ImportedTask):
+        return export_imported(config, run, target, std)
     stage = configs.to_json(stage_config(task))
     export_ema(run, target, std=std, config=stage, node=str(task.part))
     return target
