@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bottega.checkpoint import Manifest
+from bottega.checkpoint.ensemble import EnsembleManifest, Member
 from bottega.pipelines import Box, CascadeManifest, Provenance, Region, StageEntry
 from bottega.pipelines.edit import StartRecord
 from bottega.pipelines.masks import StoredMask
