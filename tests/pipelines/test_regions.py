@@ -163,7 +163,10 @@ def test_a_box_covers_its_share_of_every_pixel():
     mask = Box(left=0.1, top=0.5, right=0.6, bottom=1.0).mask(4, 10)
     assert float(mask.mean()) == pytest.approx(0.25)
     assert mask[3].tolist() == pytest.approx([0, 1, 1, 1, 1, 1, 0, 0, 0, 0])
-    assert Box(left=0.0, top=0.0, right=0.25, bottom=1.0).mask(2, 2).tolist() == [[0.5, 0], [0.5, 0]]
+    assert Box(left=0.0, top=0.0, right=0.25, bottom=1.0).mask(2, 2).tolist() == [
+        [0.5, 0],
+        [0.5, 0],
+    ]
 
 
 def test_a_region_reads_back_as_it_was_written():

@@ -65,8 +65,8 @@ class Region:
 
     Attributes:
         phrase: Words as they stand in the prompt.
-        where: A box (left, top, right, bottom) in fractions of the picture, or a mask of the picture's shape at any size: a grey
-            picture, white where the phrase is wanted, or numbers from 0 to 1.
+        where: A box (left, top, right, bottom) in fractions of the picture, or a mask of the picture's shape at any
+            size: a grey picture, white where the phrase is wanted, or numbers from 0 to 1.
         strength: The paper's w'; 0 is nothing, and below 0 the phrase is kept away from there.
         occurrence: Which one is meant, from 0, when the phrase stands in the prompt more than once.
 
@@ -125,8 +125,8 @@ class Region:
 def parse_region(text: str, read_mask: Callable[[Path], Image.Image]) -> Region:
     """Read a region as the command line writes it.
 
-    ``PHRASE@left,top,right,bottom`` is a box, ``PHRASE=mask.png`` a mask. ``*STRENGTH`` may follow either, and ``#2`` after the
-    phrase means its second occurrence.
+    ``PHRASE@left,top,right,bottom`` is a box, ``PHRASE=mask.png`` a mask. ``*STRENGTH`` may follow either, and ``#2``
+    after the phrase means its second occurrence.
 
     Args:
         text: What was written.
