@@ -150,18 +150,18 @@ def _read_header(data: mmap.mmap) -> list[_Entry]:
     """The tensors of a safetensors file, in the order of their bytes."""
     size = int.from_bytes(data[:8], "little")
     if not 2 <= size <= min(len(data) - 8, _LARGEST_HEADER):
-        raise ValueError(f"its header cannot be {size} bytes long")
+        raise CheckpointError(f"its header cannot be {size} bytes long")
     header: dict[str, Any] = json.loads(data[8 : 8 + size])
     entries: list[_Entry] = []
     for name, fact in header.items():
         if name == "__metadata__":
             continue
         if fact["dtype"] not in _DTYPES:
-            raise ValueError(f"{name} is of type {fact['dtype']}")
+            raise CheckpointError(f"{name} is of type {fact['dtype']}")
         start, end = (8 + size + int(offset) for offset in fact["data_offsets"])
         entry = _Entry(name, _DTYPES[fact["dtype"]], tuple(fact["shape"]), start, end)
         if not 8 + size <= start <= end <= len(data) or end - start != entry.num_bytes:
-            raise ValueError(f"{name} does not lie where its header says")
+            raise CheckpointError(f"{name} does not lie where its header says")
         entries.append(entry)
     return sorted(entries, key=lambda entry: entry.start)
 

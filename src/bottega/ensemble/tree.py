@@ -163,15 +163,15 @@ class Between:
             ConfigError: If it is not written so, or the sigmas do not rise.
         """
         match = _PART.fullmatch(text.strip())
+        inside = match["inside"] if match is not None and match["kind"] == "between" else ""
+        low, _, high = inside.partition(",")
         try:
-            if match is None or match["kind"] != "between":
-                raise ValueError(text)
-            low, high = (float(number) for number in match["inside"].split(","))
+            bounds = float(low), float(high)
         except ValueError:
             raise ConfigError(
                 f"an interval of noise is written between(0.9,inf), got {text!r}"
             ) from None
-        return cls(low, high)
+        return cls(*bounds)
 
     def __str__(self) -> str:
         high = "inf" if self.sigma_high is None else f"{self.sigma_high!r}"
