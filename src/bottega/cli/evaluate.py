@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bottega.cli.options import Device, Dtype, Model, names
+from bottega.cli.progress import counting_bar
+from bottega.cli.studies import conditions, regions, style, tradeoff
 
 if TYPE_CHECKING:
     from bottega.evaluation.prompts import Prompt
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from bottega.shapes import Images
 
 app = typer.Typer(help="Measure a model.", no_args_is_help=True)
+app.command()(regions)
+app.command()(conditions)
+app.command()(style)
+app.command()(tradeoff)
 
 
 @app.callback()
@@ -66,11 +72,11 @@ def alignment(
         if place is not None and (place is output or place.parent.is_dir()):  # a journal's is made
             check_place(place)
     painter = load(model, device=device, dtype=dtype)
-    reader = Judge.load(_judge_folder(painter, judge))
+    reader = Judge.load(judge_folder(painter, judge))
     prompts = _prompts(reader.config.things, per_category, names(categories))
     given = {"steps": steps, "guidance_scale": guidance, "sampler": sampler}
     settings = painter.resolve(None, {k: v for k, v in given.items() if v is not None})
-    with _Counter() as counter:
+    with counting_bar("painting and judging") as counter:
         report = evaluate(
             _Paint(painter, settings),
             reader,
@@ -88,7 +94,8 @@ def alignment(
     Console().print(report.table())
 
 
-def _judge_folder(painter: "Painter", judge: Path | None) -> Path:
+def judge_folder(painter: "Painter", judge: Path | None) -> Path:
+    """The judge asked for, or the model's own."""
     from bottega.errors import InputError
 
     if judge is not None:
@@ -129,24 +136,4 @@ class _Paint:
         return images_of(self._painter.paint(texts, seeds=seeds, settings=self._settings))
 
 
-class _Counter:
-    """A progress bar on stderr, where somebody watches."""
-
-    def __enter__(self) -> "_Counter":
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task("painting and judging", total=None)
-        self._progress.start()
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *_: Any) -> None:
-        self._progress.stop()
-
-
-__all__ = ["alignment", "app", "group"]
+__all__ = ["alignment", "app", "group", "judge_folder"]

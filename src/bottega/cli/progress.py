@@ -46,4 +46,20 @@ def painting_bar(num_pictures: int, num_steps: int) -> Iterator[Callable[["Paint
         yield move
 
 
-__all__ = ["painting_bar"]
+@contextmanager
+def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while things are counted, and give the function that is told how many of how many are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+
+        def move(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield move
+
+
+__all__ = ["counting_bar", "painting_bar"]
