@@ -103,12 +103,17 @@ def train(
         resume=resume,
         about=config,
     )
+    _hand_over(config, run, state)
+    return state
+
+
+def _hand_over(config: RunConfig, run: RunDir, state: TrainState) -> None:
+    """Export what can be used, and file a finished child; of several processes the first does it."""
     if state.engine.rank == 0:
         export(config, run)
         if config.branch is not None and state.finished:
             file_run(config, run, ensemble_of(config, run.path))
     state.engine.wait()
-    return state
 
 
 def _watching(config: RunConfig, task: DenoiserTask, encoders: Encoders, run: RunDir) -> list[Hook]:
