@@ -2,7 +2,7 @@
 
 A network of the asked shape is made by diffusers' own class, saved, and read by both. Each run takes ``--steps`` steps
 of DDIM from the same noise with guidance on the same embeddings, through the own loop of `StableDiffusionPipeline` or
-`IFPipeline` on their side and a stage's on ours; the autoencoder and the text encoder are left out of both. The results are
+`IFPipeline` on their side and a stage's on ours; autoencoder and text encoder are left out of both. The results are
 compared before anything is timed. Peak memory is that of a process of its own for each side (``--memory``).
 
     python benchmarks/foreign.py --shape sd-142m --dtype fp32 --rounds 5

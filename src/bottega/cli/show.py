@@ -134,7 +134,7 @@ def _paper(name: str, config: "UNetConfig") -> Iterator[str]:
 
 
 def _recipe(config: "RunConfig", size: int | None) -> Iterator[str]:
-    from bottega.recipes.run import DenoiserTask
+    from bottega.recipes.run import DenoiserTask, ImportedTask
 
     train = config.train
     yield f"recipe {config.name}: {type(config.task).__name__} at {config.size} px"
@@ -145,6 +145,8 @@ def _recipe(config: "RunConfig", size: int | None) -> Iterator[str]:
         yield from _network(config.task.network, config.size if size is None else size)
         each = describe(config.task.network, config.size).training_flops
         yield f"the whole run      {short(each * train.total_images)} floating-point operations"
+    elif isinstance(config.task, ImportedTask):
+        yield f"goes on from       stage {config.task.stage} of the imported model {config.task.model}"
     else:
         from bottega.recipes.train import build
 
