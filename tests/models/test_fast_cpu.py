@@ -7,7 +7,13 @@ from tiny_networks import awake, some_condition, some_noise, tiny
 
 from bottega.models import fast_cpu
 from bottega.models.attention import attend
-from bottega.models.fast_cpu import Linear, attend_in_blocks, needs_no_gradient, product
+from bottega.models.fast_cpu import (
+    Convolution,
+    Linear,
+    attend_in_blocks,
+    needs_no_gradient,
+    product,
+)
 from bottega.models.unet_config import Transformer
 
 SHAPES = [(2, 3, 16, 16, 8), (1, 2, 40, 7, 4), (3, 1, 5, 33, 16)]
@@ -78,6 +84,46 @@ def test_a_product_is_a_linear_layer(dtype, bias):
     turned = drawn(2, 24, 3, 5, dtype=dtype).permute(0, 2, 3, 1)
     with torch.no_grad():
         torch.testing.assert_close(layer(turned), F.linear(turned, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [(2, 2), (1, 4), (3, 2), (16, 16)], ids=str)
+def test_a_convolution_of_a_small_picture_is_a_convolution(size, dtype):
+    layer = Convolution(24, 64, 3, padding=1).to(dtype)
+    x = drawn(2, 24, *size, dtype=dtype)
+    exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
+    for memory in (torch.channels_last, torch.contiguous_format):
+        layer.to(memory_format=memory)
+        with torch.inference_mode():
+            said = layer(x.contiguous(memory_format=memory))
+            one = layer(x[1:].contiguous(memory_format=memory))
+        assert (said - exact).abs().max() < (1e-5 if dtype == torch.float32 else 2e-2)
+        if size != (16, 16):  # PyTorch's own convolution does not promise this
+            assert torch.equal(said[1:], one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_wide_convolution_gives_a_picture_the_same_in_every_batch(dtype):
+    layer = Convolution(256, 256, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
+    x = drawn(5, 256, 4, 4, dtype=dtype)
+    with torch.inference_mode():
+        assert layer._is_product(x)
+        together = layer(x)
+        for i in range(5):
+            assert torch.equal(together[i : i + 1], layer(x[i : i + 1]))
+
+
+def test_other_convolutions_stay_convolutions():
+    with torch.inference_mode():
+        for layer, size in (
+            (Convolution(4, 64, 3, stride=2, padding=1), 2),
+            (Convolution(4, 64, 1), 2),
+            (Convolution(4, 8, 3, padding=1), 2),
+            (Convolution(4, 64, 3, padding=1), 16),
+        ):
+            assert not layer._is_product(drawn(1, 4, size, size))
+        assert Convolution(4, 64, 3, padding=1)._is_product(drawn(1, 4, 2, 2))
+        assert not Convolution(4, 64, 3, padding=1)._is_product(drawn(0, 4, 2, 2))
 
 
 def test_gradients_autocast_and_other_devices_keep_the_plain_way():

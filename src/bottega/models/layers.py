@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bottega.models.attention_config import Norm
-from bottega.models.fast_cpu import product
+from bottega.models.fast_cpu import Convolution, product
 from bottega.models.stream_config import Periods, Sinusoid
 from bottega.shapes import Images
 
@@ -71,7 +71,7 @@ def activate(kind: Literal["silu", "gelu"], x: Float[Tensor, "*shape"]) -> Float
 
 def conv(in_width: int, out_width: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps the picture's size, or divides it by ``stride``."""
-    return nn.Conv2d(in_width, out_width, kernel, stride=stride, padding=kernel // 2)
+    return Convolution(in_width, out_width, kernel, stride=stride, padding=kernel // 2)
 
 
 def zeroed(module: M) -> M:
