@@ -16,7 +16,7 @@ from bottega.ensemble import StoredDenoiser
 from bottega.errors import CheckpointError, ConfigError
 
 GRID = [80.0, 20.0, 3.0, 0.5, 0.05, 0.01, 0.0]
-WAIT_S = 20
+WAIT_S = 120
 
 
 def x_of(batch: int = 1) -> torch.Tensor:
