@@ -27,8 +27,12 @@ _PARTS = {
     "judge": "piccolo-judge",
 }
 
-BASE_SETTINGS = StageSettings(steps=24, guidance_scale=3.0)
-SR_SETTINGS = StageSettings(steps=12, guidance_scale=1.5, low_res_sigma=0.1)
+BASE_SETTINGS = StageSettings(
+    steps=32, sampler="euler_ancestral", guidance_scale=3.0, sigma_min=0.02, sigma_max=40.0, rho=5.0
+)
+SR_SETTINGS = StageSettings(
+    steps=8, guidance_scale=1.0, sigma_min=0.005, sigma_max=5.0, low_res_sigma=0.05
+)
 
 
 def ship_piccolo(runs: Path | str, target: Path | str) -> CascadeManifest:
