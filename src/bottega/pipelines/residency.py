@@ -30,7 +30,7 @@ class Residency:
         """
         if policy not in POLICIES:
             raise InputError(f"residency {policy!r} is not known{nearest(policy, POLICIES)}")
-        self.policy = cast(Policy, policy)
+        self.policy: Policy = cast(Policy, policy)
         self._parts: list[Part[Any]] = []
 
     def part(self, load: Callable[[], T]) -> "Part[T]":

@@ -14,15 +14,17 @@ Latents = Float[Tensor, "batch latent_channels latent_height latent_width"]
 
 @runtime_checkable
 class Space(Protocol):
-    """A space of smaller pictures with other channels, such as the latents of an autoencoder.
+    """A space of smaller pictures with other channels, such as the latents of an autoencoder."""
 
-    Attributes:
-        channels: Of what a denoiser sees there.
-        factor: How many pixels one position stands for, along each side.
-    """
+    @property
+    def channels(self) -> int:
+        """Of what a denoiser sees there."""
+        ...
 
-    channels: int
-    factor: int
+    @property
+    def factor(self) -> int:
+        """How many pixels one position stands for, along each side."""
+        ...
 
     def encode(self, images: Images) -> Latents:
         """Pictures in [-1, 1] as the denoiser sees them; the same picture always becomes the same values."""
