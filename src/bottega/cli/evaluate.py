@@ -8,7 +8,7 @@ import typer
 
 from bottega.cli.options import Device, Dtype, Model, names
 from bottega.cli.progress import counting_bar
-from bottega.cli.studies import conditions, regions, style, tradeoff
+from bottega.cli.studies import conditions, regions, style, super_resolution, tradeoff
 
 if TYPE_CHECKING:
     from bottega.evaluation.prompts import Prompt
@@ -20,6 +20,7 @@ app.command()(regions)
 app.command()(conditions)
 app.command()(style)
 app.command()(tradeoff)
+app.command()(super_resolution)
 
 
 @app.callback()

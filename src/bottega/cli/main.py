@@ -17,6 +17,7 @@ from bottega.cli.foreign import export_model, import_model
 from bottega.cli.options import printable
 from bottega.cli.paint import paint
 from bottega.cli.plan import plan
+from bottega.cli.probe import app as probe_app
 from bottega.cli.replay import replay
 from bottega.cli.show import show
 from bottega.cli.train import train
@@ -46,6 +47,7 @@ app.command("import")(import_model)
 app.command("export")(export_model)
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(probe_app, name="probe")
 
 
 def _print_version(wanted: bool) -> bool:
