@@ -4,7 +4,7 @@ Their words mislead in places: ``attention_head_dim`` counts heads in Stable Dif
 DeepFloyd IF's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -204,6 +204,12 @@ def _check(s: UNetSettings, where: str) -> None:
         if not fine:
             raise CheckpointError(f"{where}: {message}")
 
+    _check_levels(s, refuse)
+    _check_kinds(s, refuse)
+
+
+def _check_levels(s: UNetSettings, refuse: Callable[[bool, str], None]) -> None:
+    """Every list must speak of the same levels."""
     down, up = (_SIMPLE_DOWN, _SIMPLE_UP) if s.is_simple else (_CONV_DOWN, _CONV_UP)
     for kinds, given, key in (
         (down, s.down_block_types, "down_block_types"),
@@ -238,6 +244,10 @@ def _check(s: UNetSettings, where: str) -> None:
         len(set(_per_level(s.cross_attention_dim, levels))) == 1,
         f"cross_attention_dim {s.cross_attention_dim} must be one width for all levels",
     )
+
+
+def _check_kinds(s: UNetSettings, refuse: Callable[[bool, str], None]) -> None:
+    """Settings that go together must be given together."""
     refuse(s.norm_num_groups is not None, "norm_num_groups must be a number")
     refuse(s.block_out_channels[0] % 2 == 0, "block_out_channels must begin with an even width")
     acts = (s.resnet_skip_time_act, s.time_embedding_act_fn)
@@ -248,7 +258,7 @@ def _check(s: UNetSettings, where: str) -> None:
     )
     if not s.is_simple:
         refuse(
-            not any(_per_level(s.only_cross_attention, levels))
+            not any(_per_level(s.only_cross_attention, len(s.block_out_channels)))
             and not s.resnet_skip_time_act
             and s.resnet_out_scale_factor == 1
             and s.cross_attention_norm is None,
