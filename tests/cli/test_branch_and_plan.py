@@ -34,6 +34,7 @@ def root(tiny_folder, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_programme_goes_from_plan_to_picture_though_it_is_killed_on_the_way(bottega, tiny_folder):
     settings = [*toy_settings(toy_base(tiny_folder, 8)), *toy_settings(toy_sr(tiny_folder, 8))]
     done = bottega("plan", "piccolo-base", "piccolo-sr", "--name", "toy", *QUICK, *settings)
