@@ -192,7 +192,7 @@ def our_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
         denoiser=plan.denoiser(unet),
         size=settings["sample_size"],
         space=space,
-        timesteps=plan,
+        timestep_plan=plan,
     )
     sampled = StageSettings(
         steps=args.steps,

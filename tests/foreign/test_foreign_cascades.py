@@ -178,6 +178,6 @@ def test_every_sampler_and_grid_walks_a_foreign_network(folders, sampler):
     painter = load(folders("sd"), device="cpu", dtype="float32")
     (picture,) = painter.paint(PROMPT, steps=2, sampler=sampler, guidance_interval=(0.5, 5.0))
     assert picture.size == (16, 16)
-    schedule = painter.stages[0].timesteps.schedule
+    schedule = painter.stages[0].timestep_plan.schedule
     betas = SD_BETAS["beta_start"]
     assert schedule.sigma_min == pytest.approx((betas / (1 - betas)) ** 0.5, rel=1e-6)

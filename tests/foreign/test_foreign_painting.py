@@ -84,7 +84,7 @@ def test_ten_guided_steps_in_latents_are_those_of_the_pipeline(
     if sampler == "euler_ancestral":  # their DDPM begins at timestep 900, without an offset
         from dataclasses import replace
 
-        stage = replace(stage, timesteps=replace(stage.timesteps, steps_offset=0))
+        stage = replace(stage, timestep_plan=replace(stage.timestep_plan, steps_offset=0))
     settings = painter.resolve(
         None,
         {"steps": 10, "sampler": sampler, "grid": SAMPLERS[sampler][2], "guidance_scale": 5.0},

@@ -49,7 +49,7 @@ def test_whole_timesteps_are_those_of_diffusers(spacing, steps):
     )
     scheduler.set_timesteps(steps)
     plan = ours(scheduler).plan
-    found = plan.timesteps(steps, spacing)
+    found = plan.whole_timesteps(steps, spacing)
     if spacing != "linspace" or steps > 1:  # theirs visits timestep 0 alone, ours does as well
         assert found == scheduler.timesteps.tolist()
     assert plan.sigmas(steps, spacing)[-1] == 0
@@ -180,8 +180,8 @@ def test_a_plan_refuses_what_makes_no_sense():
     with pytest.raises(ConfigError, match="steps_offset"):
         TimestepPlan(steps_offset=1000)
     with pytest.raises(InputError, match=r"1\.\.1000"):
-        TimestepPlan().timesteps(1001, "leading")
+        TimestepPlan().whole_timesteps(1001, "leading")
     with pytest.raises(InputError, match="take fewer"):
-        TimestepPlan(steps_offset=1).timesteps(1000, "leading")
+        TimestepPlan(steps_offset=1).whole_timesteps(1000, "leading")
     with pytest.raises(ConfigError, match="spacing"):
-        TimestepPlan().timesteps(10, "sideways")
+        TimestepPlan().whole_timesteps(10, "sideways")

@@ -126,7 +126,7 @@ def test_an_imported_model_learns_pictures_in_its_latents(folders, tmp_path):
     pixels = torch.full((4, 3, 16, 16), 200, dtype=torch.uint8)
     batch = Batch(images=pixels, captions=("a red dog",) * 4, indices=(0, 1, 2, 3), condition=said)
     objective = TimestepObjective(
-        plan=painter.stages[0].timesteps,
+        plan=painter.stages[0].timestep_plan,
         encode=space.encode,
         empty=painter._encoders.condition([""]),
     )

@@ -81,7 +81,7 @@ class TimestepPlan:
         """The network as a ``Denoise``."""
         return TimestepDenoiser(network, self.schedule, self.prediction)
 
-    def timesteps(self, steps: int, spacing: str) -> list[int]:
+    def whole_timesteps(self, steps: int, spacing: str) -> list[int]:
         """The whole timesteps of a walk, falling.
 
         Raises:
@@ -108,8 +108,8 @@ class TimestepPlan:
                 raise ConfigError(f"spacing {spacing!r} is not known{nearest(spacing, SPACINGS)}")
 
     def sigmas(self, steps: int, spacing: str) -> list[float]:
-        """The noise levels of `timesteps`, then 0."""
-        return explicit([self.schedule.sigma(t) for t in self.timesteps(steps, spacing)])
+        """The noise levels of `whole_timesteps`, then 0."""
+        return explicit([self.schedule.sigma(t) for t in self.whole_timesteps(steps, spacing)])
 
 
 __all__ = ["SPACINGS", "Betas", "Spacing", "TimestepPlan"]

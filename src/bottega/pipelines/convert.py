@@ -127,7 +127,7 @@ def _write_model(building: Path, pipelines: Sequence[Pipeline]) -> CascadeManife
     for pipeline in pipelines:
         entry = pipeline.entry(pipeline.family.stage, entries[-1].name if entries else None)
         network, _ = load_foreign_unet(pipeline.folder / UNET)
-        config = DenoiserConfig(network=network.config, timesteps=pipeline.scheduling.plan)
+        config = DenoiserConfig(network=network.config, timestep_plan=pipeline.scheduling.plan)
         save_module(
             building / entry.folder,
             network.state_dict(),

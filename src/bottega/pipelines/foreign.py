@@ -1,7 +1,7 @@
 """A diffusers folder as a model: what its pipeline consists of, in the words of a model folder's manifest."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +32,8 @@ _FAST_STEPS = 25
 class Family:
     """What pipelines of one kind have in common, beyond what their files say.
 
-    ``guidance`` and ``steps`` are the defaults of their pipelines in diffusers.
+    ``guidance``, ``steps`` and ``low_res_timestep``, the noise on the picture to enlarge, are the defaults of their
+    pipelines in diffusers.
     """
 
     stage: str
@@ -44,7 +45,7 @@ class Family:
     guidance: float
     steps: int
     enlarges: bool = False
-    noise_level: int = 0
+    low_res_timestep: int = 0
 
 
 _SD = Family(stage="base", stream="clip_text", guidance=7.5, steps=50)
@@ -65,7 +66,7 @@ _IF_SR = Family(
     guidance=4.0,
     steps=50,
     enlarges=True,
-    noise_level=250,
+    low_res_timestep=250,
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -128,7 +129,7 @@ class Pipeline:
             threshold = None  # pipelines of latent models switch clipping off
         low_res = 0.0
         if self.noising is not None:
-            low_res = self.noising.plan.schedule.sigma(family.noise_level)
+            low_res = self.noising.plan.schedule.sigma(family.low_res_timestep)
         second_order = self.scheduling.sampler in ("dpmpp_2m", "deis", "heun")
         return StageSettings(
             steps=_FAST_STEPS if second_order else family.steps,
@@ -297,11 +298,6 @@ def _require_class(index: Mapping[str, Any], component: str, wanted: str, folder
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def supported() -> Iterable[str]:
-    """The names of the pipelines that are understood."""
-    return FAMILIES
 
 
 __all__ = [

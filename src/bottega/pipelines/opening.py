@@ -54,7 +54,7 @@ class Opener:
 
     def _imported(self, entry: StageEntry, space: Autoencoder | None) -> Stage:
         place = self.folder / entry.folder
-        plan = denoiser_config(place, load_manifest(place)).timesteps
+        plan = denoiser_config(place, load_manifest(place)).timestep_plan
         if plan is None:
             raise CheckpointError(
                 f"{place} says nothing about the timesteps that its network learned"
@@ -78,7 +78,7 @@ class Opener:
             size=entry.size,
             low_res_from=entry.low_res_from,
             space=space,
-            timesteps=plan,
+            timestep_plan=plan,
             noising=entry.noising,
             numbers=entry.numbers,
             numbers_apart=entry.numbers_apart,

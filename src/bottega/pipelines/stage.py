@@ -42,10 +42,11 @@ from bottega.shapes import Images, Sigmas
 class Stage:
     """A denoiser that paints at ``size`` pixels; ``low_res_from`` names the stage whose picture it enlarges.
 
-    ``space`` is where the denoiser works when that is not the pixels. ``timesteps`` is there for a network trained with
-    them: its walks begin in noise of unit variance, as those that it learned. With ``noising`` the small picture is
-    enlarged before noise is put on it, and the network is told the timestep that this noise has there, as in DeepFloyd
-    IF. ``numbers`` are what SDXL is told beside the text, and ``numbers_apart`` what it is told without the prompt.
+    ``space`` is where the denoiser works when that is not the pixels. ``timestep_plan`` is there for a network that was
+    trained with timesteps: its walks begin in noise of unit variance, as those that it learned. With ``noising`` the
+    small picture is enlarged before noise is put on it, and the network is told the timestep that this noise has there,
+    as in DeepFloyd IF. ``numbers`` are what SDXL is told beside the text, and ``numbers_apart`` what it is told without
+    the prompt.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Stage:
     size: int
     low_res_from: str | None = None
     space: Space | None = None
-    timesteps: TimestepPlan | None = None
+    timestep_plan: TimestepPlan | None = None
     noising: TimestepPlan | None = None
     numbers: tuple[float, ...] = ()
     numbers_apart: tuple[float, ...] = ()
@@ -98,12 +99,12 @@ class Stage:
 
     def _grid(self, settings: StageSettings, steps: int) -> list[float]:
         if settings.grid in SPACINGS:
-            if self.timesteps is None:
+            if self.timestep_plan is None:
                 raise ConfigError(
                     f"stage {self.name} knows no timesteps, which the grid {settings.grid} goes by"
                     f"; choose from: {', '.join(GRIDS)}"
                 )
-            return self.timesteps.sigmas(steps, settings.grid)
+            return self.timestep_plan.sigmas(steps, settings.grid)
         low, high = settings.sigma_min, settings.sigma_max
         if settings.grid == "karras":
             return karras(steps, low, high, settings.rho)
@@ -111,7 +112,7 @@ class Stage:
 
     def start(self, noise: Images, sigma: float) -> Images:
         """Where a walk from pure noise begins."""
-        return noise * (sigma if self.timesteps is None else math.hypot(sigma, 1.0))
+        return noise * (sigma if self.timestep_plan is None else math.hypot(sigma, 1.0))
 
     def paint(
         self,

@@ -27,13 +27,13 @@ DENOISER_KIND = "denoiser"
 class DenoiserConfig:
     """What a stage's denoiser is built from, and the noise it learned; the ``config`` of its checkpoint.
 
-    ``timesteps`` is there for a network that was trained with them; ``precond`` is then not read.
+    ``timestep_plan`` is there for a network that was trained with them; ``precond`` is then not read.
     """
 
     network: UNetConfig
     precond: EDMPrecond = field(default_factory=EDMPrecond)
     noise: LogNormal = field(default_factory=LogNormal)
-    timesteps: TimestepPlan | None = None
+    timestep_plan: TimestepPlan | None = None
 
 
 def save_denoiser(
@@ -91,14 +91,14 @@ def load_timestep_denoiser(folder: Path | str) -> tuple[TimestepDenoiser, Manife
     """
     manifest = load_manifest(folder)
     config = denoiser_config(folder, manifest)
-    if config.timesteps is None:
+    if config.timestep_plan is None:
         raise CheckpointError(f"{folder} says nothing of timesteps that its network learned")
     with torch.device("meta"):
         network = UNet(config.network)
     tensors = load_tensors(folder, manifest=manifest)
     check_names(network.state_dict(), tensors, where=str(folder))
     network.load_state_dict(tensors, strict=True, assign=True)
-    return config.timesteps.denoiser(network.requires_grad_(False).eval()), manifest
+    return config.timestep_plan.denoiser(network.requires_grad_(False).eval()), manifest
 
 
 def build_denoiser(config: DenoiserConfig) -> Denoiser:

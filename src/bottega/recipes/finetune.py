@@ -72,9 +72,9 @@ def imported_parts(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> 
     network.checkpointing = task.gradient_checkpointing
     stages, encoders = Opener(folder=folder, residency=Residency()).cascade(manifest)
     stage = next(stage for stage in stages if stage.name == entry.name)
-    assert stage.timesteps is not None  # every imported stage has them
+    assert stage.timestep_plan is not None  # every imported stage has them
     objective = TimestepObjective(
-        plan=stage.timesteps,
+        plan=stage.timestep_plan,
         encode=None if stage.space is None else stage.space.encode,
         dropout=task.dropout,
         empty=encoders.condition([""]) if task.dropout > 0 else None,
@@ -98,8 +98,8 @@ def export_imported(config: RunConfig, run: RunDir, target: Path, std: Average) 
         shutil.rmtree(building, ignore_errors=True)
         shutil.copytree(folder, building)
         shutil.rmtree(building / entry.folder)
-        plan = Opener(folder=folder, residency=Residency()).cascade(manifest)[0][0].timesteps
-        stored = DenoiserConfig(network=network.config, timesteps=plan)
+        plan = Opener(folder=folder, residency=Residency()).cascade(manifest)[0][0].timestep_plan
+        stored = DenoiserConfig(network=network.config, timestep_plan=plan)
         export_ema(
             run, building / entry.folder, std=std, config=to_json(stored), dtype=network.dtype
         )
