@@ -3,6 +3,8 @@
 from bottega.data.batch import Batch as Batch
 from bottega.data.batch import Source as Source
 from bottega.data.contact_sheet import contact_sheet as contact_sheet
+from bottega.data.degradations import DegradationRound as DegradationRound
+from bottega.data.degradations import Degradations as Degradations
 from bottega.data.emoji_world import EmojiWorld as EmojiWorld
 from bottega.data.emoji_world import EmojiWorldConfig as EmojiWorldConfig
 from bottega.data.emoji_world import SceneMixture as SceneMixture
@@ -12,6 +14,8 @@ from bottega.data.folders import FolderSource as FolderSource
 
 __all__ = [
     "Batch",
+    "DegradationRound",
+    "Degradations",
     "EmojiWorld",
     "EmojiWorldConfig",
     "FolderReport",

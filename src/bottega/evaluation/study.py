@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ REAL = "real"
 """The arm of real pictures: the most that a painter could be credited with."""
 
 
+@runtime_checkable
 class Eye(Protocol):
     """What reads pictures and turns them into features; `Judge` is one."""
 
