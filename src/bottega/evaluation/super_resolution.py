@@ -32,7 +32,9 @@ class LevelScore:
     distance: float
 
 
-def inconsistency(enlarged: Images, low_res: Images) -> Float[Tensor, "batch"]:
+def inconsistency(
+    enlarged: Images, low_res: Float[Tensor, "batch channels _ _"]
+) -> Float[Tensor, "batch"]:
     """||down(enlarged) - low_res||, as a root mean square for each picture; down averages whole pixels.
 
     Raises:
