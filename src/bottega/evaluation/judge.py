@@ -144,7 +144,7 @@ class Judge:
             readings += _decode(seen, self.config)[:count]
         return readings
 
-    def features(self, images: Images) -> Float[Tensor, "batch width"]:
+    def features(self, images: Images) -> Float[Tensor, "batch features"]:
         """What the network makes of each picture before it finds words: a vector to compare sets of pictures by."""
         parts = [seen.features[:count] for seen, count in self._look(images)]
         return torch.cat(parts) if parts else torch.zeros(0, self.feature_width)

@@ -41,7 +41,7 @@ class Eye(Protocol):
         """Say what each picture shows."""
         ...
 
-    def features(self, images: Images) -> Float[Tensor, "batch width"]:
+    def features(self, images: Images) -> Float[Tensor, "batch features"]:
         """A vector per picture."""
         ...
 

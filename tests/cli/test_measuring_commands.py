@@ -1,0 +1,85 @@
+"""Every command that measures or probes runs on a tiny model, and refuses what makes no sense."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bottega.pipelines import open_picture
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory) -> Path:
+    from bottega.data.emoji_world import EmojiWorldConfig
+    from bottega.evaluation.judge import Judge
+    from bottega.evaluation.judge_network import JudgeNetwork
+    from bottega.evaluation.judge_world import judge_config
+
+    folder = tmp_path_factory.mktemp("judge")
+    config = judge_config(EmojiWorldConfig(num_things=40))
+    Judge(JudgeNetwork(config)).save(folder / "judge")
+    return folder / "judge"
+
+
+def refused(done, words: str) -> None:
+    assert done.code == 2
+    assert words in done.err, done.err
+    assert done.err.count("\n") == 1 and "Traceback" not in done.err
+
+
+COMMANDS = {
+    "regions": ("--prompts", 2, "--strengths", "0,1", "--weights", "largest"),
+    "style": ("--prompts", 2),
+    "tradeoff": ("--prompts", 1, "--scales", "1,2"),
+    "super-resolution": ("--pictures", 2, "--levels", "0,0.2"),
+    "conditions": ("--prompts", 1),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_model_is_measured(bottega, tiny_folder, judge, name):
+    arguments = ("evaluate", name, "--model", tiny_folder, "--judge", judge, "--steps", 1)
+    done = bottega(*arguments, *COMMANDS[name], "-o", "r.json", "--plot", "r.png")
+    assert done.code == 0, done.err
+    assert json.loads(Path("r.json").read_text())["kind"] == name
+    assert open_picture("r.png").width > 30
+
+
+def test_a_switch_is_probed(bottega, tiny_folder, judge):
+    arguments = ("probe", "switch", "--model", tiny_folder, "--judge", judge, "--prompts", 2)
+    arguments = (*arguments, "--shares", "0,1", "--steps", 2)
+    done = bottega(*arguments, "-o", "s.json", "--plot", "s.png")
+    assert done.code == 0, done.err
+    assert len(json.loads(Path("s.json").read_text())["points"]) == 2
+
+
+def test_attention_is_probed(bottega, tiny_folder):
+    arguments = ("probe", "attention", "--model", tiny_folder, "--pictures", 1, "--sigmas", "1,2")
+    done = bottega(*arguments, "-o", "a.json", "--plot", "a.png", "--maps", "m.png")
+    assert done.code == 0, done.err
+    assert "null" in done.out and Path("m.png").exists()
+    refused(bottega(*arguments, "--stage", "sr16"), "enlarges")
+
+
+def test_intervals_are_probed(bottega, tiny_folder):
+    arguments = ("probe", "intervals", "--model", tiny_folder, "--bins", 2, "--batch-size", 2)
+    done = bottega(*arguments, "--batches", 4, "-o", "i.json", "--plot", "i.png")
+    if done.code == 2:  # a random network of this size may have no gradient but noise
+        assert "nothing but noise" in done.err
+        return
+    assert json.loads(Path("i.json").read_text())["bounds"] == pytest.approx([0.3012], abs=1e-3)
+    refused(bottega(*arguments, "--batches", 3), "even number")
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_painted(bottega, tiny_folder, judge):
+    base = ("evaluate", "regions", "--model", tiny_folder, "--judge", judge)
+    refused(bottega(*base, "--strengths", "0,x"), "--strengths expects")
+    refused(bottega(*base, "--weights", "largst"), "did you mean largest")
+    refused(bottega(*base, "--prompts", 0), "--prompts must be")
+    refused(bottega(*base, "-o", "gone/r.json"), "there is no folder")
+    refused(bottega(*base, "--plot", "r.jpg"), "written as PNG")
+    refused(bottega("evaluate", "style", "--model", tiny_folder), "comes without a judge")
+    twice = ("evaluate", "tradeoff", "--model", tiny_folder, "--model", tiny_folder)
+    refused(bottega(*twice, "--judge", judge, "--prompts", 1), "names of their own")
+    refused(bottega("probe", "switch", "--shares", "2,2"), "--shares expects")
+    assert not list(Path().iterdir())
