@@ -162,19 +162,21 @@ def lab() -> RunConfig:
                 words=0.0,
                 tint=0.0,
                 style=0.0,
+                grid=16,
+                freedom=0.3,
             ),
         ),
         size=32,
         num_examples=50_000,
         task=DenoiserTask(network=base_plan(), noise=_NOISE),
         train=TrainConfig(
-            total_images=200_000,
+            total_images=150_000,
             batch_size=64,
             learning_rate=2e-3,
             optimizer=Muon(),
             schedule=Linear(start_frac=0.4),
             warmup_images=4_000,
-            checkpoint_images=20_000,
+            checkpoint_images=10_000,
         ),
     )
 
