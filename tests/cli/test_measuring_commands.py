@@ -36,7 +36,12 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+SLOW = ("tradeoff", "conditions")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in COMMANDS]
+)
 def test_a_model_is_measured(bottega, tiny_folder, judge, name):
     arguments = ("evaluate", name, "--model", tiny_folder, "--judge", judge, "--steps", 1)
     done = bottega(*arguments, *COMMANDS[name], "-o", "r.json", "--plot", "r.png")

@@ -34,9 +34,10 @@ def enlarge_all(
     from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig
     from bottega.errors import InputError
     from bottega.evaluation.features import picture_statistics
-    from bottega.evaluation.probes.subject import clean_low_res, told, unseen
+    from bottega.evaluation.probes.subject import told, unseen
     from bottega.evaluation.super_resolution import proposed, sweep
     from bottega.rundir import write_atomically
+    from bottega.training.denoiser_objective import shrink
 
     if len(painter.stages) < 2:
         raise InputError(f"{painter.name} has one stage and enlarges nothing")
@@ -61,7 +62,7 @@ def enlarge_all(
 
     small = {
         OWN: [base.pictures(x).clamp(-1, 1) for x in own],
-        CLEAN: [clean_low_res(picture, base.size)[0] for picture in clean],
+        CLEAN: [shrink(picture, base.size) for picture in clean],
     }
     scores = [
         score

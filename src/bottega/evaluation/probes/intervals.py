@@ -73,11 +73,10 @@ def gradient_cosines(
     for place in range(num_bins):
         sums = [torch.zeros(sum(p.numel() for p in chosen)) for _ in range(2)]
         for batch in range(num_batches):
-            grads = torch.autograd.grad(loss(place, batch), chosen, allow_unused=True)
-            flat = [
-                (torch.zeros_like(p) if g is None else g).flatten().float().cpu()
-                for p, g in zip(chosen, grads, strict=True)
-            ]
+            grads = torch.autograd.grad(
+                loss(place, batch), chosen, allow_unused=True, materialize_grads=True
+            )
+            flat = [grad.flatten().float().cpu() for grad in grads]
             sums[batch % 2] += torch.cat(flat)
             if progress is not None:
                 progress(place * num_batches + batch + 1, num_bins * num_batches)

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from bottega.checkpoint import load_manifest
 from bottega.condition import Condition
 from bottega.config import from_json
@@ -70,14 +68,8 @@ def training_noise(painter: Painter, stage: Stage) -> tuple[Denoiser, LogNormal]
     return stage.denoiser, from_json(DenoiserConfig, config).noise
 
 
-def clean_low_res(images: Images, size: int) -> list[Images]:
-    """Small pictures without fault, one by one: whole pixels averaged."""
-    factor = images.shape[-1] // size
-    return list(torch.nn.functional.avg_pool2d(images, factor).split(1))
-
-
 def _follows(prompt: Prompt) -> Follows:
     return lambda reading: check(prompt.expected, reading)["things"]
 
 
-__all__ = ["clean_low_res", "prompt_pairs", "told", "training_noise", "unseen"]
+__all__ = ["prompt_pairs", "told", "training_noise", "unseen"]
