@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bottega.checkpoint.ensemble import ENSEMBLE, is_ensemble, read_ensemble
+from bottega.diffusion import Static
 from bottega.errors import CheckpointError
 from bottega.pipelines import (
     CascadeManifest,
@@ -27,11 +28,23 @@ _PARTS = {
     "judge": "piccolo-judge",
 }
 
+# Flat colours lie at the very ends of [-1, 1], where dynamic thresholding would grey them: hence static.
 BASE_SETTINGS = StageSettings(
-    steps=32, sampler="euler_ancestral", guidance_scale=3.0, sigma_min=0.02, sigma_max=40.0, rho=5.0
+    steps=32,
+    sampler="euler_ancestral",
+    guidance_scale=3.0,
+    sigma_min=0.02,
+    sigma_max=40.0,
+    rho=5.0,
+    thresholding=Static(),
 )
 SR_SETTINGS = StageSettings(
-    steps=8, guidance_scale=1.0, sigma_min=0.005, sigma_max=5.0, low_res_sigma=0.05
+    steps=8,
+    guidance_scale=1.0,
+    sigma_min=0.005,
+    sigma_max=5.0,
+    thresholding=Static(),
+    low_res_sigma=0.05,
 )
 
 
