@@ -62,7 +62,7 @@ def test_a_programme_goes_from_plan_to_picture_though_it_is_killed_on_the_way(bo
     shown = bottega("show", "model")
     assert "model toys" in shown.out and "paints noise" in shown.out and "stage sr16" in shown.out
     table = bottega("show", "model", "--steps", 4).out.splitlines()
-    assert table[0] == "stage base" and table[2].split() == ["1", "80", "9/511"]
+    assert table[0] == "stage base" and table[2].split() == ["1", "40", "9/511"]
 
 
 def _killed_at(checkpoints: Path) -> None:

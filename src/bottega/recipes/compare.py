@@ -85,7 +85,7 @@ class CompareHook(Hook):
     def _losses(self, state: TrainState) -> Tensor:
         """Each picture's loss, in the order of the pictures; all draws are the same every time."""
         objective = DenoiserObjective(
-            noise=self._task.noise,
+            noise=self._task.drawn_noise,
             precond=self._task.precond,
             low_res_size=self._task.low_res_size,
             augmentation=self._task.augmentation,

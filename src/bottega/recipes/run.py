@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from bottega.conditioning import ConditionDropout, TinyClipConfig, TinyT5Config, TokenizerConfig
 from bottega.data.emoji_world import EmojiWorldConfig
 from bottega.diffusion import AugmentationLevels, EDMPrecond, LogNormal
-from bottega.ensemble import Between, Complement, Interval, Node, probability_intervals
+from bottega.ensemble import (
+    Between,
+    Complement,
+    Interval,
+    Node,
+    probability_intervals,
+    sigma_bounds,
+)
 from bottega.errors import ConfigError
 from bottega.models import UNetConfig
 from bottega.training import TrainConfig
@@ -45,14 +52,17 @@ class DenoiserTask:
     """Train a denoiser: a base when ``low_res_size`` is None, a super-resolution net otherwise.
 
     ``encoders`` is a folder that holds ``t5`` and ``clip``, or the name of a model that ships with bottega.
-    ``part`` is the noise that is learned, all of it for a denoiser that is no expert. ``start_from`` is an exported
-    denoiser whose weights the run begins with, instead of random ones.
+    ``part`` is the noise that is learned, all of it for a denoiser that is no expert; its bounds are quantiles of
+    ``noise``. Within them noise is drawn as ``emphasis`` has it, where that is given: what stands where is decided at
+    stronger noise than what it looks like. ``start_from`` is an exported denoiser whose weights the run begins with,
+    instead of random ones.
     ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
     """
 
     network: UNetConfig
     noise: LogNormal = field(default_factory=LogNormal)
     part: Node | Complement | Between = field(default_factory=lambda: Node(0, 0))
+    emphasis: LogNormal | None = None
     precond: EDMPrecond = field(default_factory=EDMPrecond)
     dropout: ConditionDropout = field(default_factory=ConditionDropout)
     encoders: str = "piccolo"
@@ -69,9 +79,19 @@ class DenoiserTask:
             )
 
     @property
+    def drawn_noise(self) -> LogNormal:
+        """What training draws noise from."""
+        return self.noise if self.emphasis is None else self.emphasis
+
+    @property
     def intervals(self) -> tuple[Interval, ...]:
-        """The shares of the training noise that are learned, as intervals of probability."""
-        return probability_intervals(self.part, self.noise)
+        """The shares of the noise training draws from that are learned, as intervals of probability."""
+        if self.emphasis is None:
+            return probability_intervals(self.part, self.noise)
+        return tuple(
+            (self.emphasis.cdf(low), self.emphasis.cdf(high))
+            for low, high in sigma_bounds(self.part, self.noise)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

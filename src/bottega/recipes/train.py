@@ -150,7 +150,7 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
     if task.start_from is not None:
         load_module(network, task.start_from)
     return network, DenoiserObjective(
-        noise=task.noise,
+        noise=task.drawn_noise,
         precond=task.precond,
         dropout=picture_share(task.dropout)[1],
         low_res_size=task.low_res_size,
