@@ -13,12 +13,13 @@ from toy_runs import toy_base
 from bottega.checkpoint import load_tensors
 from bottega.checkpoint.ensemble import read_ensemble
 from bottega.config import dumps, from_json
-from bottega.ensemble import Node
+from bottega.diffusion import LogNormal
+from bottega.ensemble import Node, sigma_bounds
 from bottega.errors import CheckpointError, ConfigError, InputError
 from bottega.journal import Journal
 from bottega.pipelines import open_picture
 from bottega.recipes import RunConfig, recipe, train
-from bottega.recipes.branch import begin_child, child_config, plan_child, read_config
+from bottega.recipes.branch import begin_child, child_config, denoiser_task, plan_child, read_config
 from bottega.recipes.compare import compared
 from bottega.recipes.run import Branch
 from bottega.rundir import RunDir
@@ -210,3 +211,22 @@ def test_only_denoisers_branch(tmp_path):
     (tmp_path / "judge" / "config.json").write_text("[")
     with pytest.raises(ConfigError, match="is damaged"):
         plan_child(tmp_path / "judge", "1/0")
+
+
+def test_emphasis_changes_where_in_a_part_noise_is_drawn_and_not_the_part():
+    task = replace(
+        denoiser_task(recipe("piccolo-base")),
+        part=Node(1, 1),
+        emphasis=LogNormal(mean=1.6, std=1.0),
+    )
+    plain = replace(task, emphasis=None)
+    ((low, _),) = sigma_bounds(task.part, task.noise)
+    drawn, usual = (
+        t.drawn_noise.sample(4096, torch.Generator().manual_seed(0), intervals=t.intervals)
+        for t in (task, plain)
+    )
+    assert min(drawn.min(), usual.min()) >= low * (1 - 1e-6)
+    assert drawn.median() > 3 * usual.median()
+    # Above its bound, the emphasis alone decides: half of what it draws lies above the middle of what is left of it.
+    middle = task.emphasis.quantile((task.intervals[0][0] + 1) / 2)
+    assert float((drawn > middle).float().mean()) == pytest.approx(0.5, abs=0.01)
