@@ -166,16 +166,20 @@ def _steps(target: str, steps: int, sampler: str | None) -> Iterator[str]:
     from bottega.pipelines import StageSettings, find_model, read_manifest
 
     folder = find_model(target)
-    changes = {"steps": steps} if sampler is None else {"steps": steps, "sampler": sampler}
+
+    def asked(settings: StageSettings) -> StageSettings:
+        chosen = settings.sampler if sampler is None else sampler
+        return replace(settings, steps=steps, sampler=chosen)
+
     if is_ensemble(folder):
-        yield from steps_lines(folder, StageSettings(**changes))
+        yield from steps_lines(folder, asked(StageSettings()))
         return
     stages = [s for s in read_manifest(folder).stages if is_ensemble(folder / s.folder)]
     if not stages:
         raise InputError(f"{target} has no expert denoisers: one denoiser paints every step")
     for stage in stages:
         yield f"stage {stage.name}"
-        yield from steps_lines(folder / stage.folder, replace(stage.settings, **changes))
+        yield from steps_lines(folder / stage.folder, asked(stage.settings))
 
 
 def _folder(folder: Path, size: int | None) -> Iterator[str]:
