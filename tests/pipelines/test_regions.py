@@ -137,7 +137,7 @@ def test_a_mask_may_be_a_picture_or_numbers_of_any_size_but_of_the_pictures_shap
         (Image.new("RGB", (4, 4), "red"), "a picture in colour"),
         (Image.new("L", (9000, 2)), "along each side"),
     ],
-    ids=str,
+    ids=["deep", "bytes", "above 1", "not numbers", "empty", "in colour", "huge"],
 )
 def test_what_is_no_mask_is_refused(mask, words):
     with pytest.raises(InputError, match=words):
