@@ -41,7 +41,14 @@ GUARD = """
 def in_a_fresh_interpreter(code: str) -> str:
     """What ``code`` prints when nothing has been imported before it."""
     done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:bottega", "-c", textwrap.dedent(code)],
+        [
+            sys.executable,
+            "-B",
+            "-W",
+            "error::DeprecationWarning:bottega",
+            "-c",
+            textwrap.dedent(code),
+        ],
         capture_output=True,
         text=True,
         timeout=600,
