@@ -142,7 +142,7 @@ class UNet(nn.Module):
         """
         vector, layers, mask, segments = None, (), None, ()
         if self.reader is not None:
-            rows, real, vector, segments = self.reader(condition, self.stem.weight)
+            rows, real, vector, segments = self.reader(condition, self.stem.weight.detach())
             layers = tuple(module.read(rows) for module in self._text_readers())
             if self.config.null_token or not _all_real(real):
                 mask = real[:, None, None]
