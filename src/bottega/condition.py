@@ -53,13 +53,15 @@ class Condition:
     ``streams`` maps an encoder's name (``t5``, ``clip_text``, ``clip_image``) to what it says. ``low_res`` is the
     picture to enlarge, already noise-augmented, at its own small size; ``low_res_sigma`` is how strong that noise was.
     ``numbers`` are plain numbers about the picture that some networks are told (SDXL: original height and width, top
-    and left of the crop, height and width aimed at).
+    and left of the crop, height and width aimed at). ``control`` is a picture that a control reads, edges for example,
+    in [0, 1]; networks themselves do not look at it.
     """
 
     streams: Mapping[str, Stream] = field(default_factory=dict)
     low_res: Images | None = None
     low_res_sigma: Sigmas | None = None
     numbers: Float[Tensor, "batch numbers"] | None = None
+    control: Float[Tensor, "batch control_channels control_height control_width"] | None = None
 
     def __post_init__(self) -> None:
         if (self.low_res is None) != (self.low_res_sigma is None):
@@ -69,6 +71,8 @@ class Condition:
             sizes |= {len(self.low_res), len(self.low_res_sigma)}
         if self.numbers is not None:
             sizes |= {len(self.numbers)}
+        if self.control is not None:
+            sizes |= {len(self.control)}
         if len(sizes) > 1:
             raise InputError(f"every part of a condition needs one batch size, got {sorted(sizes)}")
 
@@ -118,6 +122,7 @@ class Condition:
             if self.low_res_sigma is None
             else self.low_res_sigma.to(device=device),
             numbers=None if self.numbers is None else self.numbers.to(device=device),
+            control=None if self.control is None else self.control.to(device=device),
         )
 
     @staticmethod
@@ -135,6 +140,7 @@ class Condition:
             low_res=_cat_optional([p.low_res for p in parts], "low_res"),
             low_res_sigma=_cat_optional([p.low_res_sigma for p in parts], "low_res_sigma"),
             numbers=_cat_optional([p.numbers for p in parts], "numbers"),
+            control=_cat_optional([p.control for p in parts], "control"),
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bottega.condition import Condition, Stream
 from bottega.errors import InputError
 from bottega.models.attention import AttendMask, KeysValues, LogitBias, RowBias, Segments
+from bottega.models.control import Control
 from bottega.models.layers import Changed, Embedding, Features
 from bottega.models.pools import pool_for, pooled_vector
 from bottega.models.unet_config import PooledVector, StreamPlan, UNetConfig
@@ -22,6 +23,7 @@ class Context:
 
     A context prepared for one picture serves a whole batch. ``segments`` says which keys belong to which stream;
     key 0 is the learned null token, where there is one. ``low_res`` has been through the first convolution already.
+    ``controls`` add to what the way down hands to the way up, at every call.
     """
 
     layers: tuple[KeysValues, ...] = ()
@@ -31,6 +33,7 @@ class Context:
     enlarged: Changed | None = None
     segments: Segments = ()
     bias: LogitBias | None = None
+    controls: tuple[Control, ...] = ()
 
     def select(self, indices: Sequence[int] | Int[Tensor, "picked"]) -> "Context":
         """The context of some of the pictures, in the order asked for."""
@@ -47,11 +50,16 @@ class Context:
             low_res=None if self.low_res is None else pick(self.low_res),
             enlarged=None if self.enlarged is None else pick(self.enlarged),
             bias=self.bias.select(picked.tolist()) if isinstance(self.bias, RowBias) else self.bias,
+            controls=tuple(control.select(picked.tolist()) for control in self.controls),
         )
 
     def with_bias(self, bias: LogitBias | None) -> "Context":
         """The same context with its text logits changed by ``bias`` in every layer that reads text."""
         return replace(self, bias=bias)
+
+    def with_control(self, control: Control) -> "Context":
+        """The same context with one control more."""
+        return replace(self, controls=(*self.controls, control))
 
 
 class StreamReader(nn.Module):

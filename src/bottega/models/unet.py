@@ -13,6 +13,7 @@ from bottega.errors import ConfigError, InputError
 from bottega.models.attention import AttentionMap, Reading, TextReader
 from bottega.models.blocks import ResidualBlock, attention, downsampler, upsampler
 from bottega.models.context import Context, ContextReader
+from bottega.models.control import Skips
 from bottega.models.layers import (
     Changed,
     Embedding,
@@ -199,6 +200,24 @@ class UNet(nn.Module):
             maps: When given, every layer that reads text appends where it looked.
         """
         config = self.config
+        embedding, reading = self._told(x, c_noise, context, maps)
+        h = self._entered(x, context)
+        h, skips = self._descend(h, embedding, reading)
+        for control in context.controls:
+            h, skips = control(x, c_noise).onto(h, skips)
+        h = self._ascend(h, skips, embedding, reading)
+        h = self.head(activate(config.activation, self.norm(h)))
+        return unfold_patches(h, config.patch)
+
+    def _told(
+        self,
+        x: Images,
+        c_noise: Float[Tensor, "batch"],
+        context: Context,
+        maps: list[AttentionMap] | None,
+    ) -> tuple[Embedding, Reading]:
+        """What every block is told besides the picture."""
+        config = self.config
         if x.shape[2] % config.downsampling or x.shape[3] % config.downsampling:
             raise InputError(
                 f"height and width must be multiples of {config.downsampling}, got "
@@ -214,17 +233,19 @@ class UNet(nn.Module):
         embedding = self.embed_noise(c_noise)
         if context.vector is not None:
             embedding = embedding + context.vector
-        embedding = activate(config.activation, embedding)
-        h = self.stem(_folded(x.to(self.dtype), config.patch))
-        if context.low_res is not None:
-            h = h + context.low_res
-        h = self._levels(h, embedding, reading)
-        h = self.head(activate(config.activation, self.norm(h)))
-        return unfold_patches(h, config.patch)
+        return activate(config.activation, embedding), reading
 
-    def _levels(self, h: Features, embedding: Embedding, reading: Reading) -> Changed:
+    def _entered(self, x: Images, context: Context) -> Changed:
+        """The noisy picture at the first width, with the picture to enlarge."""
+        h = self.stem(_folded(x.to(self.dtype), self.config.patch))
+        return h if context.low_res is None else h + context.low_res
+
+    def _descend(
+        self, h: Features, embedding: Embedding, reading: Reading
+    ) -> tuple[Changed, Skips]:
+        """Down all levels and through the middle: what comes up again, and what is joined on the way."""
         levels = self.config.levels
-        skips: list[list[Features]] = []
+        skips: list[list[Tensor]] = []
         for i, stages in enumerate(self.down):
             if levels[i].stride > 1:
                 h = self.downsamplers[str(i)](h, embedding)
@@ -235,6 +256,10 @@ class UNet(nn.Module):
             skips.append(here)
         for stage in self.middle:
             h = self._run(stage, h, embedding, reading)
+        return h, skips
+
+    def _ascend(self, h: Features, skips: Skips, embedding: Embedding, reading: Reading) -> Changed:
+        levels = self.config.levels
         for i, stages in zip(reversed(range(len(levels))), self.up, strict=True):
             for b, stage in enumerate(_stages(stages)):
                 skip = _skip_index(self.config, i, b)
