@@ -233,6 +233,13 @@ class UNetConfig:
                 return False
 
     @property
+    def is_convolutional(self) -> bool:
+        """Whether no position looks at distant ones, so that what learns on crops can paint whole pictures."""
+        middle = () if self.middle is None else (self.middle.attention,)
+        kinds = (*(level.attention for level in self.levels), *middle)
+        return all(isinstance(kind, NoAttention | CrossOnly) for kind in kinds)
+
+    @property
     def downsampling(self) -> int:
         """A picture's height and width must be multiples of this."""
         total = self.patch

@@ -89,6 +89,8 @@ class CompareHook(Hook):
             precond=self._task.precond,
             low_res_size=self._task.low_res_size,
             augmentation=self._task.augmentation,
+            degradations=self._task.degradations,
+            crop_px=self._task.crop_px,
             intervals=self._task.intervals,
         )
         parts: list[Tensor] = []

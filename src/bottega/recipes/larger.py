@@ -4,6 +4,7 @@ The papers' runs need real encoders: ``--set task.encoders=FOLDER`` with T5-XXL 
 """
 
 from bottega.conditioning import ConditionDropout
+from bottega.data import Degradations
 from bottega.data.emoji_world import EmojiWorldConfig
 from bottega.diffusion import AugmentationLevels, LogNormal
 from bottega.models import UNetConfig, plans
@@ -45,6 +46,7 @@ def medio_sr() -> RunConfig:
             network=_medio_sr_plan(),
             low_res_size=64,
             augmentation=AugmentationLevels(),
+            degradations=Degradations(),
         ),
         train=TrainConfig(
             total_images=4_000_000,
@@ -141,6 +143,7 @@ def _paper_run(
             dropout=_IMAGEN_DROPOUT if imagen else ConditionDropout(),
             low_res_size=64 if enlarges else None,
             augmentation=AugmentationLevels() if enlarges else None,
+            degradations=Degradations() if enlarges and not imagen else None,
             gradient_checkpointing=True,
         ),
         train=TrainConfig(

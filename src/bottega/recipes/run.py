@@ -1,8 +1,10 @@
 """The whole configuration of one training run: what is learned, from what, and how."""
 
+import math
 from dataclasses import dataclass, field
 
 from bottega.conditioning import ConditionDropout, TinyClipConfig, TinyT5Config, TokenizerConfig
+from bottega.data import Degradations
 from bottega.data.emoji_world import EmojiWorldConfig
 from bottega.diffusion import AugmentationLevels, EDMPrecond, LogNormal
 from bottega.ensemble import (
@@ -28,7 +30,7 @@ class FolderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class T5Task:
-    """Train a small T5 of our own by span corruption on captions, names and keywords."""
+    """Train a small T5 of our own on captions, names and keywords: hidden spans, and where things stand."""
 
     model: TinyT5Config = field(default_factory=TinyT5Config)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -54,8 +56,9 @@ class DenoiserTask:
     ``encoders`` is a folder that holds ``t5`` and ``clip``, or the name of a model that ships with bottega.
     ``part`` is the noise that is learned, all of it for a denoiser that is no expert; its bounds are quantiles of
     ``noise``. Within them noise is drawn as ``emphasis`` has it, where that is given: what stands where is decided at
-    stronger noise than what it looks like. ``start_from`` is an exported denoiser whose weights the run begins with,
-    instead of random ones.
+    stronger noise than what it looks like. ``degradations`` spoil the small pictures at random, and ``crop_px`` shows
+    squares of that side instead of whole pictures, which only a convolutional network can learn from. ``start_from``
+    is an exported denoiser whose weights the run begins with, instead of random ones.
     ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
     """
 
@@ -68,6 +71,8 @@ class DenoiserTask:
     encoders: str = "piccolo"
     low_res_size: int | None = None
     augmentation: AugmentationLevels | None = None
+    degradations: Degradations | None = None
+    crop_px: int | None = None
     start_from: str | None = None
     gradient_checkpointing: bool = False
 
@@ -76,6 +81,15 @@ class DenoiserTask:
             raise ConfigError(
                 "task.low_res_size and task.augmentation go together: a super-resolution net needs both, "
                 f"a base neither; got low_res_size={self.low_res_size}, augmentation={self.augmentation}"
+            )
+        if self.low_res_size is None and (self.degradations, self.crop_px) != (None, None):
+            raise ConfigError(
+                "task.degradations and task.crop_px are for a super-resolution net; give task.low_res_size too"
+            )
+        if self.crop_px is not None and not self.network.is_convolutional:
+            raise ConfigError(
+                "task.crop_px: this network has self-attention, and what it learns on crops is wrong for whole "
+                "pictures; use CrossOnly or NoAttention in every level, or train on whole pictures"
             )
 
     @property
@@ -157,6 +171,16 @@ class RunConfig:
         if low_res is not None and (low_res >= self.size or self.size % low_res):
             raise ConfigError(
                 f"task.low_res_size must divide size and be smaller, got {low_res} for size {self.size}"
+            )
+        if isinstance(self.task, DenoiserTask) and low_res is not None:
+            self._check_crop(self.task, self.size // low_res)
+
+    def _check_crop(self, task: DenoiserTask, scale: int) -> None:
+        unit, crop = math.lcm(scale, task.network.downsampling), task.crop_px
+        if crop is not None and (crop < unit or crop % unit or crop > self.size):
+            raise ConfigError(
+                f"task.crop_px must be a multiple of {unit} (whole small pixels, which the network can halve as often "
+                f"as it does) and at most the size {self.size}, got {crop}"
             )
 
 

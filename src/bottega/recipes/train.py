@@ -155,6 +155,8 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
         dropout=picture_share(task.dropout)[1],
         low_res_size=task.low_res_size,
         augmentation=task.augmentation,
+        degradations=task.degradations,
+        crop_px=task.crop_px,
         intervals=task.intervals,
         rank=rank,
         world_size=world_size,

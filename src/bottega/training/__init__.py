@@ -1,7 +1,12 @@
 """The training loop and everything that turns with it."""
 
 from bottega.training.config import EmaConfig, TrainConfig
-from bottega.training.denoiser_objective import DenoiserObjective, picture_share, shrink
+from bottega.training.denoiser_objective import (
+    DenoiserObjective,
+    picture_share,
+    random_crops,
+    shrink,
+)
 from bottega.training.embedded import EmbeddedSource
 from bottega.training.engine import AccelerateEngine, Engine, LocalEngine
 from bottega.training.export import averaged_weights, export_ema, load_ema
@@ -49,5 +54,6 @@ __all__ = [
     "fit",
     "load_ema",
     "picture_share",
+    "random_crops",
     "shrink",
 ]
