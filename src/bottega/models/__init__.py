@@ -3,6 +3,16 @@
 from bottega.models.attention import AttentionMap, LogitBias
 from bottega.models.context import Context
 from bottega.models.counting import PAPER_FIGURES, Description, count_parameters, describe
+from bottega.models.moe import SpaceMoE, TimeMoE
+from bottega.models.moe_config import GateNoise, SpaceMoEConfig, TimeMoEConfig
+from bottega.models.moe_gates import Exploring, SpaceRoute, TimeRoute
+from bottega.models.moe_load import (
+    CollapseWarning,
+    ExpertLoad,
+    balance_loss,
+    load_of,
+    warn_of_collapse,
+)
 from bottega.models.plans import PLANS
 from bottega.models.regions import (
     LargestLogit,
@@ -18,16 +28,29 @@ __all__ = [
     "PAPER_FIGURES",
     "PLANS",
     "AttentionMap",
+    "CollapseWarning",
     "Context",
     "Description",
+    "ExpertLoad",
+    "Exploring",
+    "GateNoise",
     "LargestLogit",
     "LogitBias",
     "LogitDeviation",
     "PlacedPhrase",
     "PlacedPhrases",
     "RegionWeight",
+    "SpaceMoE",
+    "SpaceMoEConfig",
+    "SpaceRoute",
+    "TimeMoE",
+    "TimeMoEConfig",
+    "TimeRoute",
     "UNet",
     "UNetConfig",
+    "balance_loss",
     "count_parameters",
     "describe",
+    "load_of",
+    "warn_of_collapse",
 ]

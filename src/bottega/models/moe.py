@@ -1,0 +1,183 @@
+"""Feed-forwards made of experts: one chosen by every word for its place, one chosen by the noise level.
+
+The space-MoE is printed as a sum over tokens, each with an expert of its own run over the whole picture. Masks are 0
+or 1, so that the same numbers come from counting: how much weight the tokens sent to expert k put on position j. Each
+expert then runs once, and only at positions with a weight.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bottega.errors import InputError
+from bottega.models.fast_cpu import Linear
+from bottega.models.layers import Rows
+from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
+from bottega.models.moe_gates import (
+    Exploring,
+    Gate,
+    SpaceRoute,
+    TimeRoute,
+    Vectors,
+    route_times,
+    route_tokens,
+)
+from bottega.shapes import TokenMask, Tokens
+
+TokenMap = Float[Tensor, "batch positions tokens"]
+"""How much each position looks at each token: a cross-attention map, averaged over heads."""
+
+Cover = Float[Tensor, "batch positions experts"]
+"""How much weight each expert has at each position."""
+
+Single = Float[Tensor, "rows features"]
+"""Rows of one group, whichever picture they come from."""
+
+
+class Expert(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, width: int, ratio: float, *, bias: bool = True) -> None:
+        super().__init__()
+        inner = int(width * ratio)
+        self.up = Linear(width, inner, bias=bias)
+        self.down = Linear(inner, width, bias=bias)
+
+    def forward(self, rows: Single) -> Single:
+        """Transform every row by itself."""
+        return self.down(F.gelu(self.up(rows)))
+
+
+class SpaceMoE(nn.Module):
+    """A feed-forward in which every word's expert works where the word is looked at.
+
+    Without norm and residual; the caller has them. Nothing is kept on the module from call to call.
+
+    Source: RAPHAEL (arXiv:2305.18295), section 3.1:
+    (1/n) sum_i e_route(y_i)(h * mask_i), with mask_i(j) = 1 where M(j, i) >= alpha max_j M(j, i). Computed as
+    sum_k [w(j, k) e_k(h_j) + (W_k - w(j, k)) e_k(0)], with w(j, k) the summed weight 1/n of tokens sent to k whose mask
+    covers j and W_k that of all tokens sent to k.
+    """
+
+    def __init__(self, width: int, text_width: int, config: SpaceMoEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gate = Gate(text_width, config.gate_width, config.experts, config.noise)
+        self.experts = nn.ModuleList(
+            Expert(width, config.ratio, bias=config.bias) for _ in range(config.experts)
+        )
+
+    def route(
+        self, tokens: Tokens, mask: TokenMask, exploring: Exploring | None = None
+    ) -> SpaceRoute:
+        """Where the tokens of a prompt go: once per prompt, see `bottega.models.context.Context`."""
+        return route_tokens(
+            self.gate,
+            tokens,
+            mask,
+            average=self.config.average,
+            path=self.config.gate_path,
+            exploring=exploring,
+        )
+
+    def cover(self, attention_map: TokenMap, route: SpaceRoute) -> Cover:
+        """The weight of every expert at every position; pairs of weight 0 are never computed.
+
+        The mask passes no gradient to the map. A token that nobody may look at has a map of zeros, all of which reach
+        alpha times the largest: it covers everything, as printed (``real_tokens`` leaves it out).
+        """
+        if attention_map.shape[-1] != route.weights.shape[1]:
+            raise InputError(
+                f"the attention map has {attention_map.shape[-1]} tokens, the route was made for "
+                f"{route.weights.shape[1]}; route the tokens that the map's layer reads"
+            )
+        seen = attention_map.detach()
+        mask = seen >= self.config.alpha * seen.amax(dim=1, keepdim=True)
+        with torch.autocast(seen.device.type, enabled=False):  # it would round the counts to bf16
+            return mask.to(route.weights.dtype) @ route.weights
+
+    def forward(self, x: Rows, attention_map: TokenMap, route: SpaceRoute) -> Rows:
+        """Each position through the experts of the words it looks at."""
+        weights = self.cover(attention_map, route)
+        flat, pairs = x.flatten(0, 1), weights.flatten(0, 1)
+        mixed = torch.zeros_like(flat, dtype=pairs.dtype)
+        silent: dict[int, Tensor] = {}
+        for k, rows in _active(pairs, route.used).items():
+            if rows is not None and not self.config.bias and len(rows) == 0:
+                continue
+            expert = self.experts[k]
+            picked = flat if rows is None else flat.index_select(0, rows)
+            if self.config.bias:
+                picked = torch.cat([picked, picked.new_zeros(1, picked.shape[1])])
+            given = expert(picked).to(mixed.dtype)
+            if self.config.bias:
+                silent[k], given = given[-1], given[:-1]
+            share = pairs[:, k, None]
+            if rows is None:
+                mixed = mixed + given * share
+            else:
+                mixed = mixed.index_add(0, rows, given * share.index_select(0, rows))
+        if silent:
+            mixed = mixed + _elsewhere(weights, route, silent).flatten(0, 1)
+        return mixed.to(x.dtype).view_as(x)
+
+
+class TimeMoE(nn.Module):
+    """A feed-forward whose expert is chosen by the picture's noise level.
+
+    Without norm and residual; the caller has them.
+
+    Source: RAPHAEL (arXiv:2305.18295), section 3.2. The gate looks at the embedding of c_noise in place of t's.
+    """
+
+    def __init__(self, width: int, time_width: int, config: TimeMoEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gate = Gate(time_width, config.gate_width, config.experts, config.noise)
+        self.experts = nn.ModuleList(
+            Expert(width, config.ratio, bias=config.bias) for _ in range(config.experts)
+        )
+
+    def route(self, features: Vectors, exploring: Exploring | None = None) -> TimeRoute:
+        """Which expert each noise level's embedding goes to."""
+        return route_times(self.gate, features, path=self.config.gate_path, exploring=exploring)
+
+    def forward(self, x: Rows, route: TimeRoute) -> Rows:
+        """Each picture through its expert; a route of one serves the whole batch."""
+        if len(route.expert) not in (1, len(x)):
+            raise InputError(
+                f"the route is for {len(route.expert)} pictures, the batch has {len(x)}"
+            )
+        if len(route.used) == 1 or x.is_meta:
+            given = self.experts[route.used[0]](x.flatten(0, 1)).view_as(x)
+            return given * route.factor[:, None, None].to(given.dtype)
+        mixed = torch.zeros_like(x)
+        for k in route.used:
+            images = (route.expert == k).nonzero()[:, 0]
+            given = self.experts[k](x.index_select(0, images).flatten(0, 1))
+            given = given.view(len(images), *x.shape[1:]).to(x.dtype)
+            factor = route.factor.index_select(0, images)[:, None, None].to(x.dtype)
+            mixed = mixed.index_copy(0, images, given * factor)
+        return mixed
+
+
+def _active(pairs: Single, used: tuple[int, ...]) -> dict[int, Tensor | None]:
+    """The positions at which each used expert has a weight; None where these are all."""
+    if pairs.is_meta:
+        return dict.fromkeys(used)
+    active = pairs.detach().t() > 0
+    counts = active.sum(dim=1).tolist()
+    rows = active.nonzero()[:, 1].split(counts)
+    return {k: None if counts[k] == len(pairs) else rows[k] for k in used}
+
+
+def _elsewhere(weights: Cover, route: SpaceRoute, silent: dict[int, Tensor]) -> Rows:
+    """What experts with biases say where a token of theirs does not look: e_k(0), as the printed sum has it."""
+    used = torch.tensor(list(silent), device=weights.device)
+    rest = (route.weights.sum(dim=1, keepdim=True) - weights).index_select(-1, used)
+    with torch.autocast(weights.device.type, enabled=False):
+        return rest @ torch.stack(list(silent.values()))
+
+
+__all__ = ["Cover", "Expert", "SpaceMoE", "TimeMoE", "TokenMap"]
