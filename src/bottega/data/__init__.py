@@ -2,6 +2,7 @@
 
 from bottega.data.batch import Batch as Batch
 from bottega.data.batch import Source as Source
+from bottega.data.canny import Canny as Canny
 from bottega.data.contact_sheet import contact_sheet as contact_sheet
 from bottega.data.degradations import DegradationRound as DegradationRound
 from bottega.data.degradations import Degradations as Degradations
@@ -14,6 +15,7 @@ from bottega.data.folders import FolderSource as FolderSource
 
 __all__ = [
     "Batch",
+    "Canny",
     "DegradationRound",
     "Degradations",
     "EmojiWorld",

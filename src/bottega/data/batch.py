@@ -16,7 +16,8 @@ class Batch:
     """Pictures of one size with their captions.
 
     ``examples`` holds what the source knows beyond the picture (layouts, styles, edges), one per picture, or
-    nothing. ``condition`` holds the captions' embeddings once an embedding cache has looked them up.
+    nothing. ``condition`` holds the captions' embeddings once an embedding cache has looked them up. ``edges``, where
+    a source was asked for them, is 255 on an edge and 0 far from any.
     """
 
     images: UInt8[Tensor, "batch 3 height width"]
@@ -24,6 +25,7 @@ class Batch:
     indices: tuple[int, ...]
     examples: tuple[Any, ...] = ()
     condition: Condition | None = None
+    edges: UInt8[Tensor, "batch height width"] | None = None
 
     def clean(self) -> Images:
         """The pictures as float32 in [-1, 1]."""
