@@ -2,6 +2,8 @@
 
 from bottega.models.attention import AttentionMap, LogitBias
 from bottega.models.context import Context
+from bottega.models.control import Additions, Control
+from bottega.models.controlnet import ControlNet, ControlNetConfig
 from bottega.models.counting import PAPER_FIGURES, Description, count_parameters, describe
 from bottega.models.moe import SpaceMoE, TimeMoE
 from bottega.models.moe_config import GateNoise, SpaceMoEConfig, TimeMoEConfig
@@ -27,9 +29,13 @@ from bottega.models.unet_config import UNetConfig
 __all__ = [
     "PAPER_FIGURES",
     "PLANS",
+    "Additions",
     "AttentionMap",
     "CollapseWarning",
     "Context",
+    "Control",
+    "ControlNet",
+    "ControlNetConfig",
     "Description",
     "ExpertLoad",
     "Exploring",
