@@ -157,7 +157,7 @@ def test_a_child_of_another_parent_is_refused_and_nothing_changes(tmp_path):
     with pytest.raises(CheckpointError, match="no member 1/1; choose from: 0/0"):
         file_member(home, "2/3", weights(2.0), noise=NOISE, parent_part="1/1", parent="abc")
     other = LogNormal(mean=0.0)
-    with pytest.raises(CheckpointError, match="the new member learned mean 0"):
+    with pytest.raises(CheckpointError, match="the new member learned noise with mean 0"):
         file_member(home, "1/0", weights(2.0), noise=other, parent_part="0/0", parent=root.digest)
     assert sorted(home.rglob("*")) == before
 

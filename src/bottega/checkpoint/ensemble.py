@@ -21,7 +21,7 @@ from typing import Any, cast
 from bottega.checkpoint.manifest import Manifest, load_manifest
 from bottega.checkpoint.standing import check_nested, is_within, remaining_part
 from bottega.config import from_json, to_json
-from bottega.diffusion import LogNormal
+from bottega.diffusion import LogNormal, TimestepPlan, TrainingNoise
 from bottega.ensemble import Part, parse_part, sigma_bounds
 from bottega.errors import CheckpointError, ConfigError, InputError, nearest
 from bottega.rundir import write_atomically
@@ -59,11 +59,15 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleManifest:
-    """What an ensemble's folder holds."""
+    """What an ensemble's folder holds.
+
+    ``timestep_plan`` is there where the members learned timesteps; ``noise`` is then not read.
+    """
 
     noise: LogNormal = field(default_factory=LogNormal)
     members: tuple[Member, ...] = ()
     format_version: int = FORMAT_VERSION
+    timestep_plan: TimestepPlan | None = None
 
     def __post_init__(self) -> None:
         parts = [member.part for member in self.members]
@@ -72,8 +76,22 @@ class EnsembleManifest:
         for member in self.members:
             if member.parent_part is None:
                 continue
-            if not is_within(parse_part(member.part), parse_part(member.parent_part), self.noise):
+            if not is_within(
+                parse_part(member.part), parse_part(member.parent_part), self.training_noise
+            ):
                 raise ConfigError(f"{member.part} is not below its parent {member.parent_part}")
+
+    @classmethod
+    def over(cls, noise: TrainingNoise) -> "EnsembleManifest":
+        """An ensemble without members yet."""
+        if isinstance(noise, TimestepPlan):
+            return cls(timestep_plan=noise)
+        return cls(noise=noise)
+
+    @property
+    def training_noise(self) -> TrainingNoise:
+        """What the parts are parts of."""
+        return self.noise if self.timestep_plan is None else self.timestep_plan
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -105,18 +123,29 @@ class EnsembleManifest:
             ConfigError: If two parts overlap without one being inside the other.
         """
         parts = [parse_part(member.part) for member in self.members]
-        check_nested(parts, self.noise)
+        check_nested(parts, self.training_noise)
         paints: list[tuple[Member, Part]] = []
         for member, own in zip(self.members, parts, strict=True):
-            part = remaining_part(own, [p for p in parts if p != own], self.noise)
+            part = remaining_part(own, [p for p in parts if p != own], self.training_noise)
             if part is not None:
                 paints.append((member, part))
-        return tuple(sorted(paints, key=lambda pair: sigma_bounds(pair[1], self.noise)))
+        return tuple(sorted(paints, key=lambda pair: sigma_bounds(pair[1], self.training_noise)))
 
     def with_member(self, member: Member) -> "EnsembleManifest":
         """The same with one member more, or with another checkpoint in its place."""
         kept = [m for m in self.members if m.part != member.part]
         return replace(self, members=(*kept, member))
+
+
+def spelled(noise: TrainingNoise) -> str:
+    """A distribution of noise as a person says it."""
+    if isinstance(noise, TimestepPlan):
+        levels = noise.schedule
+        return (
+            f"{len(levels.alphas_bar)} timesteps ({noise.prediction}, sigma {levels.sigma_min:.3g} to "
+            f"{levels.sigma_max:.4g})"
+        )
+    return f"noise with mean {noise.mean:g} and std {noise.std:g}"
 
 
 def folder_for(part: str) -> str:
@@ -187,7 +216,7 @@ def file_member(
     part: str,
     write: Callable[[Path], Manifest],
     *,
-    noise: LogNormal,
+    noise: TrainingNoise,
     parent_part: str | None = None,
     parent: str | None = None,
 ) -> Member:
@@ -229,14 +258,13 @@ def file_member(
 
 
 def _before(
-    folder: Path, part: str, noise: LogNormal, parent_part: str | None, parent: str | None
+    folder: Path, part: str, noise: TrainingNoise, parent_part: str | None, parent: str | None
 ) -> EnsembleManifest:
     """The ensemble as it stands, if ``part`` may be filed in it."""
-    manifest = read_ensemble(folder) if is_ensemble(folder) else EnsembleManifest(noise=noise)
-    if manifest.noise != noise:
+    manifest = read_ensemble(folder) if is_ensemble(folder) else EnsembleManifest.over(noise)
+    if manifest.training_noise != noise:
         raise CheckpointError(
-            f"{folder} is about noise with mean {manifest.noise.mean:g} and std {manifest.noise.std:g}, the new "
-            f"member learned mean {noise.mean:g} and std {noise.std:g}"
+            f"{folder} is about {spelled(manifest.training_noise)}, the new member learned {spelled(noise)}"
         )
     if parent_part is not None and parent is not None:
         check_parent(folder, parent_part, parent)
@@ -295,5 +323,6 @@ __all__ = [
     "is_ensemble",
     "member_manifest",
     "read_ensemble",
+    "spelled",
     "write_ensemble",
 ]

@@ -4,21 +4,21 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from bottega.diffusion import LogNormal
+from bottega.diffusion import TrainingNoise
 from bottega.ensemble import Between, Complement, Interval, Node, Part, sigma_bounds
 from bottega.errors import ConfigError
 
 Intervals = tuple[Interval, ...]
 
 
-def is_within(inner: Part, outer: Part, noise: LogNormal) -> bool:
+def is_within(inner: Part, outer: Part, noise: TrainingNoise) -> bool:
     """Whether all of one part's noise is the other's too, and not all of the other's its own."""
     wide = sigma_bounds(outer, noise)
     narrow = sigma_bounds(inner, noise)
     return not subtract(narrow, wide) and bool(subtract(wide, narrow))
 
 
-def check_nested(parts: Sequence[Part], noise: LogNormal) -> None:
+def check_nested(parts: Sequence[Part], noise: TrainingNoise) -> None:
     """Refuse parts that overlap without one being inside the other.
 
     Raises:
@@ -34,7 +34,7 @@ def check_nested(parts: Sequence[Part], noise: LogNormal) -> None:
             )
 
 
-def remaining_part(part: Part, others: Sequence[Part], noise: LogNormal) -> Part | None:
+def remaining_part(part: Part, others: Sequence[Part], noise: TrainingNoise) -> Part | None:
     """What of ``part`` no narrower part among ``others`` covers.
 
     Returns:
@@ -69,7 +69,7 @@ def subtract(wide: Intervals, cut: Intervals) -> Intervals:
     return tuple(left)
 
 
-def _said(part: Part, inside: Sequence[Part], left: Intervals, noise: LogNormal) -> Part:
+def _said(part: Part, inside: Sequence[Part], left: Intervals, noise: TrainingNoise) -> Part:
     """The intervals ``left`` as a part: exactly, by nodes, where there are only nodes; else by its two sigmas."""
     narrower = [p for p in inside if not isinstance(p, Between)]
     if not isinstance(part, Between) and len(narrower) == len(inside):

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 def ensemble_lines(folder: Path) -> Iterator[str]:
     """Every member of an ensemble, by rising noise of those that paint."""
-    from bottega.checkpoint.ensemble import read_ensemble
+    from bottega.checkpoint.ensemble import read_ensemble, spelled
     from bottega.recipes.branch import noise_in_words
 
     manifest = read_ensemble(folder)
     painting = {member.part: part for member, part in manifest.painting()}
-    noise = manifest.noise
-    yield f"ensemble of {len(painting)} expert denoisers over noise with mean {noise.mean:g}, std {noise.std:g}"
+    noise = manifest.training_noise
+    yield f"ensemble of {len(painting)} expert denoisers over {spelled(noise)}"
     yield f"{'node':24} {'paints noise':32} {'images':>12} {'on its path':>12}  {'digest':16}  grew from"
     order = [*painting, *(part for part in manifest.parts if part not in painting)]
     for part in order:
@@ -40,19 +40,25 @@ def ensemble_lines(folder: Path) -> Iterator[str]:
 def steps_lines(folder: Path, settings: "StageSettings") -> Iterator[str]:
     """Step, sigma and expert denoiser of every network call of a walk, and how many steps each expert gets."""
     from bottega.checkpoint.ensemble import read_ensemble
-    from bottega.diffusion import find_grid, karras
+    from bottega.diffusion import SPACINGS, find_grid, karras
     from bottega.ensemble import steps_per_expert, steps_table
+    from bottega.errors import InputError
     from bottega.pipelines.settings import divided_sigmas
 
     manifest = read_ensemble(folder)
     parts = _parts(manifest)
+    noise, plan = manifest.training_noise, manifest.timestep_plan
     if settings.steps_per_expert:
-        sigmas = divided_sigmas(settings, parts, manifest.noise)
+        sigmas = divided_sigmas(settings, parts, noise)
+    elif settings.grid in SPACINGS:
+        if plan is None:
+            raise InputError(f"{folder} knows no timesteps, which the grid {settings.grid} goes by")
+        sigmas = plan.sigmas(settings.steps, settings.grid)
     elif settings.grid == "karras":
         sigmas = karras(settings.steps, settings.sigma_min, settings.sigma_max, settings.rho)
     else:
         sigmas = find_grid(settings.grid)(settings.steps, settings.sigma_min, settings.sigma_max)
-    calls = steps_table(parts, manifest.noise, sigmas, settings.sampler)
+    calls = steps_table(parts, noise, sigmas, settings.sampler)
     yield f"{'step':>5} {'sigma':>10}  expert denoiser"
     for call in calls:
         yield f"{call.step:>5} {call.sigma:>10.4g}  {call.expert}"

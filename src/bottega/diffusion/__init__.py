@@ -44,6 +44,7 @@ from bottega.diffusion.thresholding import Static as Static
 from bottega.diffusion.thresholding import thresholded as thresholded
 from bottega.diffusion.timesteps import SPACINGS as SPACINGS
 from bottega.diffusion.timesteps import TimestepPlan as TimestepPlan
+from bottega.diffusion.timesteps import TrainingNoise as TrainingNoise
 
 __all__ = [
     "GRIDS",
@@ -65,6 +66,7 @@ __all__ = [
     "Step",
     "TimestepDenoiser",
     "TimestepPlan",
+    "TrainingNoise",
     "augment_low_res",
     "autoguided",
     "ddim",

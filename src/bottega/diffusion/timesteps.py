@@ -1,12 +1,17 @@
 """What a network trained with timesteps was told about noise: its betas, what its output means, where its steps lie."""
 
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
+import torch
 from torch import nn
 
 from bottega.diffusion.grids import explicit
+from bottega.diffusion.noise import LogNormal
 from bottega.diffusion.parameterization import Prediction, TimestepDenoiser
 from bottega.diffusion.schedules import (
     Discrete,
@@ -31,6 +36,9 @@ class TimestepPlan:
 
     ``table`` holds the betas themselves where no formula gives them, and the other three are then not read.
     ``steps_offset`` shifts the timesteps of the leading spacing up, so that a walk ends above timestep 0.
+
+    Its training drew whole timesteps evenly, which makes it a distribution of noise like `LogNormal`: `quantile` and
+    `cdf` cut it into the parts of expert denoisers, between two timesteps, so that each timestep is in one part.
 
     Source: the settings of the schedulers of the diffusers library, by their meaning; the spacings are Table 2 of Lin
     et al. 2023 (arXiv:2305.08891).
@@ -81,6 +89,36 @@ class TimestepPlan:
         """The network as a ``Denoise``."""
         return TimestepDenoiser(network, self.schedule, self.prediction)
 
+    def quantile(self, u: float) -> float:
+        """The sigma below which the share of timesteps nearest to ``u`` lies; 0 and infinite at the ends.
+
+        In ln sigma it is halfway between two timesteps.
+        """
+        count = len(self.schedule.alphas_bar)
+        first = self._first_timestep(u)
+        if first in (0, count):
+            return 0.0 if first == 0 else math.inf
+        return math.sqrt(self.schedule.sigma(first - 1) * self.schedule.sigma(first))
+
+    def cdf(self, sigma: float) -> float:
+        """The share of timesteps whose noise, as float32, is weaker than ``sigma``."""
+        return bisect_left(self._float32_sigmas, sigma) / len(self._float32_sigmas)
+
+    def timesteps_within(self, intervals: Sequence[tuple[float, float]]) -> list[int]:
+        """The whole timesteps of shares of the noise, as a network called at their noise levels would be routed."""
+        cuts = [(self._first_timestep(low), self._first_timestep(high)) for low, high in intervals]
+        return [timestep for low, high in cuts for timestep in range(low, high)]
+
+    def _first_timestep(self, u: float) -> int:
+        """The first timestep above the share ``u``; halves are rounded up, whoever asks."""
+        return math.floor(u * len(self.schedule.alphas_bar) + 0.5)
+
+    @cached_property
+    def _float32_sigmas(self) -> list[float]:
+        count = len(self.schedule.alphas_bar)
+        exact = torch.tensor([self.schedule.sigma(t) for t in range(count)], dtype=torch.float64)
+        return exact.float().tolist()
+
     def whole_timesteps(self, steps: int, spacing: str) -> list[int]:
         """The whole timesteps of a walk, falling.
 
@@ -112,4 +150,7 @@ class TimestepPlan:
         return explicit([self.schedule.sigma(t) for t in self.whole_timesteps(steps, spacing)])
 
 
-__all__ = ["SPACINGS", "Betas", "Spacing", "TimestepPlan"]
+TrainingNoise = LogNormal | TimestepPlan
+"""The noise that a network was trained on, as a distribution that can be cut by probability."""
+
+__all__ = ["SPACINGS", "Betas", "Spacing", "TimestepPlan", "TrainingNoise"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bottega.condition import Condition
 from bottega.diffusion.denoiser import Denoise, DenoiserLike
-from bottega.diffusion.noise import LogNormal
+from bottega.diffusion.timesteps import TrainingNoise
 from bottega.ensemble.residency import ActiveResident, AllResident, Loader, Residency
 from bottega.ensemble.tree import Part, find_tile, tiles
 from bottega.errors import ConfigError, InputError, nearest
@@ -60,7 +60,7 @@ class Mixture(nn.Module):
     """
 
     def __init__(
-        self, experts: Sequence[Expert], noise: LogNormal, *, residency: str = "all"
+        self, experts: Sequence[Expert], noise: TrainingNoise, *, residency: str = "all"
     ) -> None:
         """Take the expert denoisers in any order.
 

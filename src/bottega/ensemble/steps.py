@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 
 from bottega.diffusion.grids import checked
-from bottega.diffusion.noise import LogNormal
 from bottega.diffusion.samplers import find_sampler
+from bottega.diffusion.timesteps import TrainingNoise
 from bottega.ensemble.tree import Part, Tile, find_tile, tiles
 from bottega.errors import InputError, nearest
 from bottega.shapes import Images, Sigmas
@@ -24,7 +24,7 @@ class NetworkCall(NamedTuple):
 
 def steps_table(
     parts: Mapping[str, Part],
-    noise: LogNormal,
+    noise: TrainingNoise,
     sigmas: Sequence[float],
     sampler: str = "dpmpp_2m",
 ) -> tuple[NetworkCall, ...]:
@@ -68,7 +68,7 @@ def steps_per_expert(calls: Sequence[NetworkCall]) -> dict[str, int]:
 
 def grid_with_steps_per_expert(
     parts: Mapping[str, Part],
-    noise: LogNormal,
+    noise: TrainingNoise,
     steps: Mapping[str, int],
     *,
     sigma_min: float = 0.002,

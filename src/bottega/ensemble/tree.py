@@ -1,7 +1,7 @@
 """Which noise an expert denoiser is for: nodes of a tree over probability, what they leave over, or two sigmas.
 
 The tree cuts the noise of *training* into shares of equal probability, so its bounds in sigma are quantiles of whatever
-log-normal the parent was trained with. Index 0 is the lowest noise.
+the parent was trained with: a log-normal, or timesteps drawn evenly. Index 0 is the lowest noise.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from bottega.diffusion.noise import LogNormal, float32_from
+from bottega.diffusion.timesteps import TrainingNoise
 from bottega.errors import ConfigError
 
 Interval = tuple[float, float]
@@ -211,19 +212,26 @@ def rightmost(level: int) -> tuple[Node, ...]:
     return tuple(Node(depth, 2**depth - 1) for depth in range(1, level + 1))
 
 
-def sigma_bounds(part: Part, noise: LogNormal) -> tuple[Interval, ...]:
+def sigma_bounds(part: Part, noise: TrainingNoise) -> tuple[Interval, ...]:
     """Where a part's noise begins and ends, as intervals of sigma in rising order; 0 and infinity at the ends.
 
     Args:
         part: A node, what some nodes leave over, or two sigmas.
         noise: What the parent was trained with.
+
+    Raises:
+        ConfigError: When a share of it is so small that none of the parent's timesteps lies in it.
     """
     if isinstance(part, Between):
         return ((part.sigma_low, math.inf if part.sigma_high is None else part.sigma_high),)
-    return tuple((noise.quantile(low), noise.quantile(high)) for low, high in part.probability)
+    found = [(noise.quantile(low), noise.quantile(high)) for low, high in part.probability]
+    bounds = tuple((low, high) for low, high in found if low < high)
+    if not bounds:
+        raise ConfigError(f"none of the timesteps lies in {part}; choose a node of a lower level")
+    return bounds
 
 
-def probability_intervals(part: Part, noise: LogNormal) -> tuple[Interval, ...]:
+def probability_intervals(part: Part, noise: TrainingNoise) -> tuple[Interval, ...]:
     """A part's shares of the training noise, as ``LogNormal.sample(intervals=...)`` takes them."""
     if isinstance(part, Between):
         low, high = sigma_bounds(part, noise)[0]
@@ -242,7 +250,7 @@ class Tile(NamedTuple):
     part: int
 
 
-def tiles(parts: Sequence[Part], noise: LogNormal) -> tuple[Tile, ...]:
+def tiles(parts: Sequence[Part], noise: TrainingNoise) -> tuple[Tile, ...]:
     """Lay the parts side by side from sigma 0 to infinity.
 
     Returns:
@@ -305,13 +313,13 @@ def _routed_from(low: float, part: Part) -> float:
     return _float32(low) if isinstance(part, Between) else float32_from(low)
 
 
-def _share_below(sigma: float, noise: LogNormal) -> float:
-    """The share of the training noise below ``sigma``, never so large that its quantile would lie above."""
+def _share_below(sigma: float, noise: TrainingNoise) -> float:
+    """The share of the training noise below ``sigma``, never so large that a draw of it would lie above."""
     if sigma == math.inf:
         return 1.0
     sigma = _float32(sigma)
     share = noise.cdf(sigma)
-    while noise.quantile(share) > sigma:
+    while isinstance(noise, LogNormal) and noise.quantile(share) > sigma:
         share = math.nextafter(share, 0.0)
     return share
 

@@ -16,7 +16,7 @@ from bottega.ensemble import Expert, Mixture, Part, Residency, StoredDenoiser
 from bottega.errors import CheckpointError, ConfigError
 from bottega.pipelines.stored import (
     DenoiserConfig,
-    build_denoiser,
+    build_expert,
     denoiser_config,
     load_denoiser,
 )
@@ -40,7 +40,7 @@ def load_mixture(folder: Path | str, *, residency: Residency = "all") -> Mixture
         Expert(name=member.part, part=part, denoiser=_stored(folder, manifest, member))
         for member, part in _painting(folder, manifest)
     ]
-    return Mixture(experts, manifest.noise, residency=residency)
+    return Mixture(experts, manifest.training_noise, residency=residency)
 
 
 def ensemble_config(folder: Path | str) -> DenoiserConfig:
@@ -89,7 +89,7 @@ def mixture_with(folder: Path | str, part: Part, denoiser: Denoiser) -> Mixture:
         )
         for member, own in manifest.with_member(guest).painting()
     ]
-    return Mixture(experts, manifest.noise)
+    return Mixture(experts, manifest.training_noise)
 
 
 def _painting(folder: Path, manifest: EnsembleManifest) -> tuple[tuple[Member, Part], ...]:
@@ -108,9 +108,9 @@ def _stored(folder: Path, manifest: EnsembleManifest, member: Member) -> StoredD
     facts = member_manifest(folder, member)
     verify(place)
     config = denoiser_config(place, facts)
-    if config.noise != manifest.noise:
+    if config.training_noise != manifest.training_noise:
         raise CheckpointError(f"{place} learned other noise than {folder} is about")
-    return StoredDenoiser(place / "denoiser.safetensors", config, build_denoiser)
+    return StoredDenoiser(place / "denoiser.safetensors", config, build_expert)
 
 
 __all__ = ["ensemble_config", "load_mixture", "mixture_with"]

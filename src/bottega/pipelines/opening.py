@@ -6,13 +6,16 @@ from pathlib import Path
 import torch
 
 from bottega.checkpoint import load_manifest
+from bottega.checkpoint.ensemble import is_ensemble
 from bottega.checkpoint.foreign import load_foreign_unet
+from bottega.checkpoint.foreign.unet_settings import plan_of
 from bottega.checkpoint.foreign_files import weight_files
 from bottega.conditioning import Encoders
 from bottega.conditioning.foreign_text import ForeignTextEncoder, TextPart, text_part
-from bottega.diffusion import TimestepDenoiser, TimestepPlan
+from bottega.diffusion import DenoiserLike, TimestepDenoiser, TimestepPlan
 from bottega.errors import CheckpointError
 from bottega.pipelines.cascade import CascadeManifest, StageEntry
+from bottega.pipelines.experts import ensemble_config, load_mixture
 from bottega.pipelines.foreign import Pipeline
 from bottega.pipelines.latent import Autoencoder, open_autoencoder, read_autoencoder
 from bottega.pipelines.parts import PipelineParts, TextEntry
@@ -43,7 +46,8 @@ class Opener:
 
         denoiser = LazyDenoiser(self.residency.part(read))
         parts = _parts(manifest)
-        return self._stage(entry, plan, denoiser, self.space(parts)), self.encoders(parts)
+        unit = plan_of(pipeline.unet, where=str(self.folder / entry.folder)).downsampling
+        return self._stage(entry, plan, denoiser, self.space(parts), unit), self.encoders(parts)
 
     def cascade(self, manifest: CascadeManifest) -> tuple[tuple[Stage, ...], Encoders]:
         """The stages and the encoders of a model folder that was imported."""
@@ -54,16 +58,15 @@ class Opener:
 
     def _imported(self, entry: StageEntry, space: Autoencoder | None) -> Stage:
         place = self.folder / entry.folder
-        plan = denoiser_config(place, load_manifest(place)).timestep_plan
-        if plan is None:
-            raise CheckpointError(
-                f"{place} says nothing about the timesteps that its network learned"
-            )
+        plan = plan_in(place)
 
-        def read() -> TimestepDenoiser:
+        def read() -> DenoiserLike:
+            if is_ensemble(place):
+                return load_mixture(place, residency=self.residency.policy)
             return load_timestep_denoiser(place)[0]
 
-        return self._stage(entry, plan, LazyDenoiser(self.residency.part(read)), space)
+        denoiser = LazyDenoiser(self.residency.part(read))
+        return self._stage(entry, plan, denoiser, space, _unit(place))
 
     def _stage(
         self,
@@ -71,6 +74,7 @@ class Opener:
         plan: TimestepPlan,
         denoiser: LazyDenoiser,
         space: Autoencoder | None,
+        unit: int,
     ) -> Stage:
         return Stage(
             name=entry.name,
@@ -82,6 +86,7 @@ class Opener:
             noising=entry.noising,
             numbers=entry.numbers,
             numbers_apart=entry.numbers_apart,
+            multiple=unit * (1 if space is None else space.factor),
         )
 
     def space(self, parts: PipelineParts) -> Autoencoder | None:
@@ -117,10 +122,32 @@ class Opener:
         )
 
 
+def plan_in(place: Path) -> TimestepPlan:
+    """The timesteps that the denoiser in a folder learned, or all expert denoisers of an ensemble there.
+
+    Raises:
+        CheckpointError: When it is damaged, or was not trained with timesteps.
+    """
+    if is_ensemble(place):
+        plan = ensemble_config(place).timestep_plan
+    else:
+        plan = denoiser_config(place, load_manifest(place)).timestep_plan
+    if plan is None:
+        raise CheckpointError(f"{place} says nothing about the timesteps that its network learned")
+    return plan
+
+
+def _unit(place: Path) -> int:
+    """What the sides of the pictures, or of the latents, of the network in a folder are multiples of."""
+    if is_ensemble(place):
+        return ensemble_config(place).network.downsampling
+    return denoiser_config(place, load_manifest(place)).network.downsampling
+
+
 def _parts(manifest: CascadeManifest) -> PipelineParts:
     if manifest.parts is None:
         raise CheckpointError(f"the model {manifest.name} was not imported from another library")
     return manifest.parts
 
 
-__all__ = ["Opener"]
+__all__ = ["Opener", "plan_in"]

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar, cast, get_args
 import torch
 
 from bottega.condition import Condition
-from bottega.diffusion import Denoise, TimestepDenoiser
+from bottega.diffusion import Denoise, DenoiserLike
 from bottega.errors import InputError, nearest
 from bottega.shapes import Images, Sigmas
 
@@ -81,7 +81,7 @@ class Part(Generic[T]):
 class LazyDenoiser:
     """A denoiser that is fetched when it is first asked something, and moved to where it is to compute."""
 
-    def __init__(self, part: Part[TimestepDenoiser]) -> None:
+    def __init__(self, part: Part[DenoiserLike]) -> None:
         """Stand for what ``part`` fetches."""
         self._part = part
         self._device: torch.device | str = "cpu"
@@ -94,7 +94,7 @@ class LazyDenoiser:
         self._placed = lambda: None
         return self
 
-    def open(self) -> TimestepDenoiser:
+    def open(self) -> DenoiserLike:
         """The denoiser itself, where it is to compute."""
         denoiser = self._part()
         if self._placed() is not denoiser:

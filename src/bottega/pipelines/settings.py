@@ -9,8 +9,8 @@ from bottega.diffusion import (
     GRIDS,
     SPACINGS,
     Dynamic,
-    LogNormal,
     Static,
+    TrainingNoise,
     find_sampler,
 )
 from bottega.ensemble import Part, grid_with_steps_per_expert
@@ -98,7 +98,7 @@ class StageSettings:
 
 
 def divided_sigmas(
-    settings: StageSettings, parts: Mapping[str, Part], noise: LogNormal
+    settings: StageSettings, parts: Mapping[str, Part], noise: TrainingNoise
 ) -> list[float]:
     """The noise levels of an ensemble's walk with ``settings.steps_per_expert``.
 

@@ -16,7 +16,14 @@ from bottega.checkpoint import (
 )
 from bottega.checkpoint.store import check_names
 from bottega.config import from_json, to_json
-from bottega.diffusion import Denoiser, EDMPrecond, LogNormal, TimestepDenoiser, TimestepPlan
+from bottega.diffusion import (
+    Denoiser,
+    EDMPrecond,
+    LogNormal,
+    TimestepDenoiser,
+    TimestepPlan,
+    TrainingNoise,
+)
 from bottega.errors import CheckpointError, ConfigError
 from bottega.models import UNet, UNetConfig
 
@@ -27,13 +34,18 @@ DENOISER_KIND = "denoiser"
 class DenoiserConfig:
     """What a stage's denoiser is built from, and the noise it learned; the ``config`` of its checkpoint.
 
-    ``timestep_plan`` is there for a network that was trained with them; ``precond`` is then not read.
+    ``timestep_plan`` is there for a network that was trained with them; ``precond`` and ``noise`` are then not read.
     """
 
     network: UNetConfig
     precond: EDMPrecond = field(default_factory=EDMPrecond)
     noise: LogNormal = field(default_factory=LogNormal)
     timestep_plan: TimestepPlan | None = None
+
+    @property
+    def training_noise(self) -> TrainingNoise:
+        """The noise that it learned."""
+        return self.noise if self.timestep_plan is None else self.timestep_plan
 
 
 def save_denoiser(
@@ -108,10 +120,20 @@ def build_denoiser(config: DenoiserConfig) -> Denoiser:
     return denoiser.requires_grad_(False).eval()
 
 
+def build_expert(config: DenoiserConfig) -> Denoiser | TimestepDenoiser:
+    """The same for one expert denoiser of an ensemble, which may have been trained with timesteps."""
+    if config.timestep_plan is None:
+        return build_denoiser(config)
+    with torch.random.fork_rng(devices=[]):
+        denoiser = config.timestep_plan.denoiser(UNet(config.network))
+    return denoiser.requires_grad_(False).eval()
+
+
 __all__ = [
     "DENOISER_KIND",
     "DenoiserConfig",
     "build_denoiser",
+    "build_expert",
     "denoiser_config",
     "load_denoiser",
     "load_timestep_denoiser",

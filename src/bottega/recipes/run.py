@@ -124,12 +124,15 @@ class Branch:
 class ImportedTask:
     """Train a stage of an imported model further, in its own terms, on its own encoders and in its own latents.
 
-    ``model`` is the folder that ``bottega import`` wrote. ``dropout`` is the share of captions replaced by an empty
-    text. ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
+    ``model`` is the folder that ``bottega import`` wrote. ``part`` is the noise that is learned, all of it but for an
+    expert denoiser; it is cut from the timesteps, drawn evenly, that the model was trained on. ``dropout`` is the share
+    of captions replaced by an empty text. ``gradient_checkpointing`` computes blocks twice and keeps less of them in
+    memory.
     """
 
     model: str
     stage: str = "base"
+    part: Node | Complement | Between = field(default_factory=lambda: Node(0, 0))
     dropout: float = 0.1
     gradient_checkpointing: bool = False
 
@@ -165,7 +168,7 @@ class RunConfig:
             raise ConfigError(
                 f"a {type(self.task).__name__} learns from the drawn world; data must be an EmojiWorldConfig"
             )
-        if self.branch is not None and not isinstance(self.task, DenoiserTask):
+        if self.branch is not None and not paints:
             raise ConfigError(f"only a denoiser can branch, not a {type(self.task).__name__}")
         low_res = self.task.low_res_size if isinstance(self.task, DenoiserTask) else None
         if low_res is not None and (low_res >= self.size or self.size % low_res):
