@@ -1,6 +1,7 @@
 """Parts of the noise of timesteps drawn evenly: every timestep is in one part, and is routed to whoever drew it."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -38,8 +39,7 @@ def test_quantiles_and_shares_undo_each_other_at_every_timestep(plan):
     levels = [plan.quantile(k / count) for k in range(count + 1)]
     assert levels[0] == 0 and levels[-1] == math.inf
     assert all(
-        below < plan.schedule.sigma(t) < above
-        for t, (below, above) in enumerate(zip(levels, levels[1:], strict=False))
+        below < plan.schedule.sigma(t) < above for t, (below, above) in enumerate(pairwise(levels))
     )
 
 
