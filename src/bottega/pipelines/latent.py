@@ -1,18 +1,28 @@
-"""The latents of Stable Diffusion: diffusers' AutoencoderKL, read with our checks, behind the interface of a space."""
+"""Latents: diffusers' AutoencoderKL, ours or another's, read with our checks, behind the interface of a space."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from bottega.checkpoint.foreign_files import check_keys, read_config, read_weights
+from bottega.checkpoint.foreign_files import STEMS, check_keys, read_config, read_weights
 from bottega.checkpoint.store import check_names
-from bottega.errors import CheckpointError
+from bottega.errors import CheckpointError, ConfigError
 from bottega.pipelines.space import Latents
 from bottega.shapes import Images
+
+AUTOENCODER_CLASS = "AutoencoderKL"
+"""The one class of autoencoders that is read and written."""
+
+_USUAL_PLACES = ("export", "autoencoder", "vae")
 
 _OLD_NAMES = {
     ".query.": ".to_q.",
@@ -106,13 +116,113 @@ def open_autoencoder(folder: Path) -> Any:
     return module.eval().requires_grad_(False)
 
 
+def is_autoencoder(folder: Path) -> bool:
+    """Whether a folder holds an autoencoder as diffusers writes them."""
+    path = folder / "config.json"
+    try:
+        return path.is_file() and read_config(path).get("_class_name") == AUTOENCODER_CLASS
+    except CheckpointError:
+        return False
+
+
+def find_autoencoder(place: Path | str) -> Path:
+    """The autoencoder's own folder: ``place`` itself, or what a run, a model of ours or one of diffusers holds.
+
+    Raises:
+        CheckpointError: When there is none.
+    """
+    place = Path(place)
+    for folder in (place, *(place / inner for inner in _USUAL_PLACES)):
+        if is_autoencoder(folder):
+            return folder
+    raise CheckpointError(
+        f"{place} holds no autoencoder: expected an {AUTOENCODER_CLASS} of diffusers there or in "
+        f"{', '.join(_USUAL_PLACES)}; train one with the recipe piccolo-autoencoder"
+    )
+
+
+def autoencoder_digest(folder: Path) -> str:
+    """One SHA-256 over all that decides what its latents are."""
+    total = hashlib.sha256(json.dumps(_config(folder), sort_keys=True).encode())
+    for name, tensor in sorted(read_weights(folder).items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def measured_scale(module: Any, batches: Iterable[Images]) -> tuple[float, float]:
+    """What makes the latents of these pictures zero in the mean and one in spread: their shift, and the scale after it.
+
+    Source: Rombach et al. 2022 (arXiv:2112.10752), appendix G, where latents are only divided, by the spread of the
+    first batch.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    with torch.no_grad():
+        for images in batches:
+            mean: Tensor = module.encode(images.float()).latent_dist.mean.double()
+            count += mean.numel()
+            total += float(mean.sum())
+            squares += float(mean.square().sum())
+    if count == 0:
+        raise ConfigError("the scale of latents is measured on at least one picture")
+    shift = total / count
+    variance = squares / count - shift**2
+    if not variance > 0:
+        raise ConfigError("these latents say nothing: they are the same everywhere")
+    return shift, variance**-0.5
+
+
+def write_autoencoder(
+    folder: Path,
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write an autoencoder as diffusers does, whole or not at all; an older one there is replaced.
+
+    Args:
+        folder: Where to.
+        settings: What diffusers builds it from.
+        tensors: Its weights.
+        scale: What latents are multiplied by.
+        shift: What is taken from them before.
+        dtype: Of the weights written.
+    """
+    from diffusers import __version__
+
+    config = {
+        "_class_name": AUTOENCODER_CLASS,
+        "_diffusers_version": __version__,
+        **settings,
+        "scaling_factor": scale,
+        "shift_factor": shift,
+    }
+    stored = {
+        name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()
+    }
+    building = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        text = json.dumps(config, indent=2) + "\n"
+        (building / "config.json").write_text(text, encoding="utf-8")
+        save_file(stored, building / f"{STEMS[0]}.safetensors", metadata={"format": "pt"})
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     config = read_config(path)
     named = config.get("_class_name")
-    if named != "AutoencoderKL":
+    if named != AUTOENCODER_CLASS:
         raise CheckpointError(
-            f"{path} describes a {named}, which is not supported; supported is AutoencoderKL"
+            f"{path} describes a {named}, which is not supported; supported is {AUTOENCODER_CLASS}"
         )
     known = dict.fromkeys(_autoencoder_class().__init__.__annotations__)
     plain = check_keys(config, known, where=str(path))
@@ -143,4 +253,14 @@ def _autoencoder_class() -> Any:
     return AutoencoderKL
 
 
-__all__ = ["Autoencoder", "open_autoencoder", "read_autoencoder"]
+__all__ = [
+    "AUTOENCODER_CLASS",
+    "Autoencoder",
+    "autoencoder_digest",
+    "find_autoencoder",
+    "is_autoencoder",
+    "measured_scale",
+    "open_autoencoder",
+    "read_autoencoder",
+    "write_autoencoder",
+]

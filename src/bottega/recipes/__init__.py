@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from bottega.errors import ConfigError, nearest
-from bottega.recipes import finetune, larger, piccolo
+from bottega.recipes import autoencoder, finetune, larger, piccolo
 from bottega.recipes.branch import begin_child as begin_child
 from bottega.recipes.branch import read_config as read_config
 from bottega.recipes.run import RunConfig as RunConfig
@@ -18,6 +18,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "lab": piccolo.lab,
     "medio-base": larger.medio_base,
     "medio-sr": larger.medio_sr,
+    "piccolo-autoencoder": autoencoder.piccolo_autoencoder,
     "piccolo-base": piccolo.piccolo_base,
     "piccolo-clip": piccolo.piccolo_clip,
     "piccolo-judge": piccolo.piccolo_judge,

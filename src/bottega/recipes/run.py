@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from bottega.conditioning import ConditionDropout, TinyClipConfig, TinyT5Config, TokenizerConfig
 from bottega.data import Degradations
 from bottega.data.emoji_world import EmojiWorldConfig
-from bottega.diffusion import AugmentationLevels, EDMPrecond, LogNormal
+from bottega.diffusion import (
+    AugmentationLevels,
+    EDMPrecond,
+    LogNormal,
+    TimestepPlan,
+    TrainingNoise,
+)
 from bottega.ensemble import (
     Between,
     Complement,
@@ -17,6 +23,7 @@ from bottega.ensemble import (
 )
 from bottega.errors import ConfigError
 from bottega.models import UNetConfig
+from bottega.models.autoencoder import AutoencoderConfig
 from bottega.training import TrainConfig
 
 
@@ -50,6 +57,43 @@ class JudgeTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AutoencoderTask:
+    """Train a small autoencoder, in whose latents denoisers can then be trained.
+
+    ``kl_weight`` and ``edge_weight`` are those of `AutoencoderObjective`. ``scale_pictures`` are drawn at the end to
+    measure by what latents are shifted and scaled.
+    """
+
+    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    kl_weight: float = 0.01
+    edge_weight: float = 1.0
+    scale_pictures: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.scale_pictures < 1:
+            raise ConfigError(f"task.scale_pictures must be at least 1, got {self.scale_pictures}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSpace:
+    """The latents that a denoiser works in.
+
+    ``autoencoder`` is the folder of an AutoencoderKL of diffusers, of a run that trained one, or of a model that has
+    one; or the name of a model that ships with bottega. ``factor`` is how many pixels a position stands for along each
+    side, the autoencoder's own. ``cached`` encodes every picture once, before training begins, and keeps what came of
+    it beside the runs; the pictures must then be so many.
+    """
+
+    autoencoder: str
+    factor: int = 8
+    cached: bool = False
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ConfigError(f"task.latents.factor must be at least 1, got {self.factor}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DenoiserTask:
     """Train a denoiser: a base when ``low_res_size`` is None, a super-resolution net otherwise.
 
@@ -58,7 +102,9 @@ class DenoiserTask:
     ``noise``. Within them noise is drawn as ``emphasis`` has it, where that is given: what stands where is decided at
     stronger noise than what it looks like. ``degradations`` spoil the small pictures at random, and ``crop_px`` shows
     squares of that side instead of whole pictures, which only a convolutional network can learn from. ``start_from``
-    is an exported denoiser whose weights the run begins with, instead of random ones.
+    is an exported denoiser whose weights the run begins with, instead of random ones. ``latents`` are where the
+    denoiser works when that is not the pixels. With ``timestep_plan`` it learns eps, v or the picture at whole
+    timesteps, drawn evenly, as Imagen and RAPHAEL did; ``noise`` and ``precond`` are then not read.
     ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
     """
 
@@ -73,6 +119,8 @@ class DenoiserTask:
     augmentation: AugmentationLevels | None = None
     degradations: Degradations | None = None
     crop_px: int | None = None
+    latents: LatentSpace | None = None
+    timestep_plan: TimestepPlan | None = None
     start_from: str | None = None
     gradient_checkpointing: bool = False
 
@@ -91,6 +139,19 @@ class DenoiserTask:
                 "task.crop_px: this network has self-attention, and what it learns on crops is wrong for whole "
                 "pictures; use CrossOnly or NoAttention in every level, or train on whole pictures"
             )
+        if self.low_res_size is not None and (self.latents, self.timestep_plan) != (None, None):
+            raise ConfigError(
+                "task.latents and task.timestep_plan are for a base; a net that enlarges works on pixels in EDM's form"
+            )
+        if self.emphasis is not None and self.timestep_plan is not None:
+            raise ConfigError(
+                "task.emphasis draws noise in another way than evenly over timesteps; give one of the two"
+            )
+
+    @property
+    def training_noise(self) -> TrainingNoise:
+        """The noise whose quantiles parts are cut from."""
+        return self.noise if self.timestep_plan is None else self.timestep_plan
 
     @property
     def drawn_noise(self) -> LogNormal:
@@ -101,7 +162,7 @@ class DenoiserTask:
     def intervals(self) -> tuple[Interval, ...]:
         """The shares of the noise training draws from that are learned, as intervals of probability."""
         if self.emphasis is None:
-            return probability_intervals(self.part, self.noise)
+            return probability_intervals(self.part, self.training_noise)
         return tuple(
             (self.emphasis.cdf(low), self.emphasis.cdf(high))
             for low, high in sigma_bounds(self.part, self.noise)
@@ -137,7 +198,7 @@ class ImportedTask:
     gradient_checkpointing: bool = False
 
 
-Task = T5Task | ClipTask | JudgeTask | DenoiserTask | ImportedTask
+Task = T5Task | ClipTask | JudgeTask | AutoencoderTask | DenoiserTask | ImportedTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +225,8 @@ class RunConfig:
         if self.num_examples is not None and self.num_examples < 1:
             raise ConfigError(f"num_examples must be positive or none, got {self.num_examples}")
         paints = isinstance(self.task, (DenoiserTask, ImportedTask))
-        if isinstance(self.data, FolderConfig) and not paints:
+        sees = paints or isinstance(self.task, AutoencoderTask)
+        if isinstance(self.data, FolderConfig) and not sees:
             raise ConfigError(
                 f"a {type(self.task).__name__} learns from the drawn world; data must be an EmojiWorldConfig"
             )
@@ -177,6 +239,30 @@ class RunConfig:
             )
         if isinstance(self.task, DenoiserTask) and low_res is not None:
             self._check_crop(self.task, self.size // low_res)
+        self._check_sides()
+
+    @property
+    def network_size(self) -> int:
+        """The side of what the network sees: of the picture, or of its latents."""
+        latents = self.task.latents if isinstance(self.task, DenoiserTask) else None
+        return self.size if latents is None else self.size // latents.factor
+
+    def _check_sides(self) -> None:
+        """Latents and their halves must be whole."""
+        if isinstance(self.task, AutoencoderTask):
+            unit = self.task.model.factor
+        elif isinstance(self.task, DenoiserTask) and self.task.latents is not None:
+            unit = self.task.latents.factor * self.task.network.downsampling
+            if self.task.latents.cached and self.num_examples is None:
+                raise ConfigError(
+                    "task.latents.cached keeps the latents of every picture; say with num_examples how many there are"
+                )
+        else:
+            return
+        if self.size % unit:
+            raise ConfigError(
+                f"size must be a multiple of {unit}, by which autoencoder and network shrink a picture; got {self.size}"
+            )
 
     def _check_crop(self, task: DenoiserTask, scale: int) -> None:
         unit, crop = math.lcm(scale, task.network.downsampling), task.crop_px
@@ -188,12 +274,14 @@ class RunConfig:
 
 
 __all__ = [
+    "AutoencoderTask",
     "Branch",
     "ClipTask",
     "DenoiserTask",
     "FolderConfig",
     "ImportedTask",
     "JudgeTask",
+    "LatentSpace",
     "RunConfig",
     "T5Task",
     "Task",

@@ -20,13 +20,27 @@ from bottega.evaluation.judge_world import judge_config
 from bottega.models import UNet
 from bottega.pipelines import find_model
 from bottega.pipelines.experts import mixture_with
+from bottega.recipes.autoencoder import (
+    PREVIEW_IMAGES,
+    Reconstructions,
+    autoencoder_parts,
+    export_autoencoder,
+)
 from bottega.recipes.branch import START, ensemble_of, file_run, load_start, stage_config
 from bottega.recipes.compare import CompareHook
 from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
 from bottega.recipes.finetune import export_imported, imported_parts
 from bottega.recipes.machine import curve_hooks, engine_here
 from bottega.recipes.preview import Preview
-from bottega.recipes.run import ClipTask, DenoiserTask, ImportedTask, JudgeTask, RunConfig, T5Task
+from bottega.recipes.run import (
+    AutoencoderTask,
+    ClipTask,
+    DenoiserTask,
+    ImportedTask,
+    JudgeTask,
+    RunConfig,
+    T5Task,
+)
 from bottega.recipes.sources import picture_source
 from bottega.rundir import RunDir
 from bottega.training import (
@@ -92,6 +106,9 @@ def train(
         encoders = load_encoders(config.task.encoders)
         source = _embedded(source, config, config.task, encoders, run)
         every_hook = [*_watching(config, config.task, encoders, run), *every_hook]
+    elif isinstance(config.task, AutoencoderTask):
+        shown = PreviewHook(Reconstructions(config), every_images=PREVIEW_IMAGES)
+        every_hook = [shown, *every_hook]
     state = fit(
         network,
         objective,
@@ -140,6 +157,8 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
     if isinstance(task, ImportedTask):
         parts = imported_parts(config, rank=rank, world_size=world_size)
         return parts.network, parts.objective
+    if isinstance(task, AutoencoderTask):
+        return autoencoder_parts(config, task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         if isinstance(task, JudgeTask):
@@ -220,6 +239,8 @@ def export(config: RunConfig, run: RunDir) -> Path:
     std = average_to_ship(config.train)
     if isinstance(task, (T5Task, ClipTask)):
         return export_encoder(config, run, target)
+    if isinstance(task, AutoencoderTask):
+        return export_autoencoder(config, run, target)
     if isinstance(task, JudgeTask):
         judge = configs.to_json(judge_config(_world(config)))
         export_ema(run, target, std=std, config=judge, kind="judge", name="judge")
