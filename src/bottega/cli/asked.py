@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bottega.pipelines import Explanation, Region
+    from bottega.pipelines import Canvas, Explanation, Painter, Region
     from bottega.pipelines.edit import Start
 
 
@@ -46,6 +46,32 @@ def read_start(
     return None
 
 
+def read_size(size: str | None, aspect: str | None) -> "Canvas | float | None":
+    """The canvas that ``--size`` gives, or width over height from ``--aspect``.
+
+    Raises:
+        InputError: For both at once, or what neither size nor aspect can be.
+    """
+    from bottega.errors import InputError
+    from bottega.pipelines import parse_aspect, parse_canvas
+
+    if size is not None and aspect is not None:
+        raise InputError("--size says everything that --aspect does: give one of them")
+    if size is not None:
+        return parse_canvas(size)
+    return None if aspect is None else parse_aspect(aspect)
+
+
+def canvas_for(painter: "Painter", wanted: "Canvas | float | None") -> "Canvas":
+    """What `read_size` gave as a canvas that the painter has; without a wish, its own square."""
+    from bottega.pipelines import Canvas
+
+    if isinstance(wanted, float):
+        return painter.size_for(wanted)
+    side = painter.stages[-1].size
+    return Canvas(height=side, width=side) if wanted is None else wanted
+
+
 def explain_to(target: Path | None, regions: "list[Region]") -> "Explanation | None":
     """What ``--explain`` collects.
 
@@ -63,4 +89,4 @@ def explain_to(target: Path | None, regions: "list[Region]") -> "Explanation | N
     return Explanation()
 
 
-__all__ = ["explain_to", "read_regions", "read_start"]
+__all__ = ["canvas_for", "explain_to", "read_regions", "read_size", "read_start"]

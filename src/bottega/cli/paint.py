@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bottega.cli.asked import explain_to, read_regions, read_start
+from bottega.cli.asked import canvas_for, explain_to, read_regions, read_size, read_start
 from bottega.cli.options import (
     Device,
     Dtype,
@@ -93,6 +93,14 @@ def paint(
         float | None,
         typer.Option("--strength", help="How much --from and --inpaint change, up to 1."),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="HEIGHTxWIDTH", help="Pixels, when not the model's square."),
+    ] = None,
+    aspect: Annotated[
+        str | None,
+        typer.Option("--aspect", metavar="WIDTH:HEIGHT", help="As 3:2; the nearest size to it."),
+    ] = None,
     settings: Settings = None,
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Do not write into the file what made it.")
@@ -112,6 +120,7 @@ def paint(
     regions = read_regions(listed(region))
     start = read_start(source, inpaint, mask, strength)
     watch_regions = explain_to(explain, regions)
+    wanted_size = read_size(size, aspect)
     if not no_metadata:
         check_describable(prompts * count, negative, regions=regions, together=grid)
     reference = None if style is None else open_picture(style)
@@ -128,6 +137,7 @@ def paint(
         {key: value for key, value in given.items() if value is not None},
     )
     texts = [prompt for prompt in prompts for _ in range(count)]
+    canvas = canvas_for(painter, wanted_size)
     walk = painter.paint_steps(
         texts,
         negative=negative,
@@ -136,10 +146,11 @@ def paint(
         style=reference,
         regions=regions,
         start=start,
+        size=canvas,
         settings=wanted,
         watch=watch_regions,
     )
-    preview = _Preview(watch, len(texts), sheet_columns, painter.stages[-1].size)
+    preview = _Preview(watch, len(texts), sheet_columns, (canvas.width, canvas.height))
     finished: list[Image] = []
     with painting_bar(len(texts), sum(s.steps for s in wanted.values())) as move:
         for step in walk:
@@ -247,10 +258,12 @@ def _write_sheet(
 class _Preview:
     """A file that shows the paintings as they grow, replaced whole each time."""
 
-    def __init__(self, path: Path | None, num_pictures: int, columns: int, size: int) -> None:
+    def __init__(
+        self, path: Path | None, num_pictures: int, columns: int, size: tuple[int, int]
+    ) -> None:
         self._path = path
         self._columns = columns
-        self._size = (size, size)
+        self._size = size
         self._shown: dict[int, Image] = {}
         self._num = num_pictures
         self._next = 0.0

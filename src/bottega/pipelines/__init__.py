@@ -1,5 +1,8 @@
 """Painting: a cascade and its encoders become a painter; pictures carry what made them and can be made again."""
 
+from bottega.pipelines.canvas import Canvas as Canvas
+from bottega.pipelines.canvas import parse_aspect as parse_aspect
+from bottega.pipelines.canvas import parse_canvas as parse_canvas
 from bottega.pipelines.cascade import CascadeManifest as CascadeManifest
 from bottega.pipelines.cascade import StageEntry as StageEntry
 from bottega.pipelines.cascade import assemble as assemble
@@ -32,6 +35,7 @@ from bottega.pipelines.stored import save_denoiser as save_denoiser
 
 __all__ = [
     "Box",
+    "Canvas",
     "CascadeManifest",
     "DenoiserConfig",
     "Explanation",
@@ -53,6 +57,8 @@ __all__ = [
     "load_stages",
     "open_picture",
     "paint_again",
+    "parse_aspect",
+    "parse_canvas",
     "read_manifest",
     "read_provenance",
     "repaint",

@@ -262,7 +262,11 @@ def load_stages(
             denoiser, facts = load_denoiser(place)
             network = denoiser_config(place, facts).network
         stage = Stage(
-            name=entry.name, denoiser=denoiser, size=entry.size, low_res_from=entry.low_res_from
+            name=entry.name,
+            denoiser=denoiser,
+            size=entry.size,
+            low_res_from=entry.low_res_from,
+            multiple=network.downsampling,
         )
         _check_sizes(stage, network, stages)
         stages[entry.name] = stage

@@ -1,9 +1,9 @@
 """The painter: prompts in, pictures out, each the same whatever company it is painted in."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Unpack
 
 import PIL
 import torch
@@ -11,60 +11,23 @@ from PIL import Image
 
 from bottega.condition import Condition
 from bottega.conditioning import Encoders
-from bottega.diffusion import Dynamic, Static
 from bottega.errors import ConfigError, InputError, nearest
-from bottega.models import PlacedPhrase, RegionWeight
+from bottega.models import PlacedPhrase
+from bottega.pipelines.canvas import Canvas, check_canvas, fit_aspect, stage_canvases
 from bottega.pipelines.cascade import CascadeManifest
 from bottega.pipelines.commission import Commission, Regions, Styles, commissions
 from bottega.pipelines.edit import Beginnings, Start
 from bottega.pipelines.explain import Explanation
 from bottega.pipelines.output import CHUNK, to_pictures
+from bottega.pipelines.paint_step import Overrides, PaintStep, PerStage, check_finite
 from bottega.pipelines.provenance import Machine, Provenance, Request, StageRecord
 from bottega.pipelines.regions import find_tokens, placed
 from bottega.pipelines.stage import Stage, StageSettings
 from bottega.pipelines.style import style_tensor
 from bottega.shapes import Images
 
-T = TypeVar("T")
-PerStage = T | Mapping[str, T]
-"""One value for every stage, or a value for each of the stages named."""
-
-
-class Overrides(TypedDict, total=False):
-    """Settings of `StageSettings` to change for one painting."""
-
-    steps: PerStage[int]
-    sampler: PerStage[str]
-    guidance_scale: PerStage[float]
-    guidance_interval: PerStage[tuple[float, float] | None]
-    sigma_min: PerStage[float]
-    sigma_max: PerStage[float]
-    rho: PerStage[float]
-    thresholding: PerStage[Static | Dynamic | None]
-    low_res_sigma: PerStage[float]
-    grid: PerStage[str]
-    region_strength: PerStage[float]
-    region_weight: PerStage[RegionWeight]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PaintStep:
-    """Where a painting stands: which pictures, which stage, which of its steps, and the newest estimate.
-
-    ``pictures`` holds the finished pictures of ``indices`` on the last step of the last stage, and nothing before.
-    """
-
-    indices: tuple[int, ...]
-    stage: str
-    step: int
-    num_steps: int
-    sigma: float
-    denoised: Images
-    pictures: tuple[Image.Image, ...] = ()
-
-    def previews(self) -> list[Image.Image]:
-        """The estimates as pictures, at the size of the stage."""
-        return to_pictures(self.denoised)
+Size = Canvas | tuple[int, int]
+"""Height and width in pixels."""
 
 
 class Painter:
@@ -130,6 +93,7 @@ class Painter:
         style: Styles | None = None,
         regions: Regions | None = None,
         start: Start | None = None,
+        size: Size | None = None,
         settings: Mapping[str, StageSettings] | None = None,
         on_step: Callable[[PaintStep], None] | None = None,
         watch: Explanation | None = None,
@@ -141,12 +105,11 @@ class Painter:
             prompts: What to paint; an empty one paints whatever comes.
             negative: What to keep away from, one for all pictures or one each.
             seeds: One per picture, or one number s for s, s + 1, ...; by default 0, 1, ...
-            encoders: The encoders to hear, any of ``t5``, ``clip_text``, ``clip_image``, and ``clip`` for both of the
-                latter; all by default. A style picture is heard in any case.
-            style: A reference picture whose style to take, for all pictures or one (or None) each; with an empty prompt
-                variations of it are painted.
+            encoders: Any of ``t5``, ``clip_text``, ``clip_image``, or ``clip`` for both of these; all by default.
+            style: A reference picture to take the style of, for all or one (or None) each; heard in any case.
             regions: Where in the picture phrases of the prompt are wanted: one list for all, or one list each.
             start: A picture to change (`FromPicture`) or to paint a part of anew (`Inpaint`).
+            size: Height and width in pixels; by default the square that the model was trained on.
             settings: Settings by stage, in place of the model's own.
             on_step: Called after every step of every stage.
             watch: Told what every layer made of the regions; see `Explanation`.
@@ -170,6 +133,7 @@ class Painter:
             style=style,
             regions=regions,
             start=start,
+            size=size,
             settings=settings,
             watch=watch,
             **overrides,
@@ -190,6 +154,7 @@ class Painter:
         style: Styles | None = None,
         regions: Regions | None = None,
         start: Start | None = None,
+        size: Size | None = None,
         settings: Mapping[str, StageSettings] | None = None,
         watch: Explanation | None = None,
         **overrides: Unpack[Overrides],
@@ -203,12 +168,37 @@ class Painter:
             prompts, negative=negative, seeds=seeds, regions=regions, style=style, start=start
         )
         heard = self._heard(encoders)
+        canvas = self.canvas(size)
+        stages = self._stages_at(canvas)[::-1]
         for one in asked:
             self._with_style(heard, one)
-            for stage in reversed(self.stages):  # what is wrong is said of the finished size
+            for stage in stages:  # what is wrong is said of the finished size
                 self._placed(one, heard, stage, resolved[stage.name])
-        origin = self._origin(asked[0].request, resolved, heard)
+        origin = self._origin(asked[0].request, resolved, heard, canvas)
         return self._walk(asked, resolved, origin, watch)
+
+    def canvas(self, size: Size | None) -> Canvas | None:
+        """What to paint on for a size; None for the square that the model was trained on.
+
+        Raises:
+            InputError: For a size that the stages cannot paint, naming the nearest that they can.
+        """
+        if size is None:
+            return None
+        canvas = size if isinstance(size, Canvas) else Canvas(height=size[0], width=size[1])
+        check_canvas(self.stages, canvas, self.name)
+        side = self.stages[-1].size
+        return None if (canvas.height, canvas.width) == (side, side) else canvas
+
+    def size_for(self, aspect: float) -> Canvas:
+        """The size nearest to an aspect, width over height, with about as many pixels as the model was trained on."""
+        return fit_aspect(self.stages, aspect)
+
+    def _stages_at(self, canvas: Canvas | None) -> tuple[Stage, ...]:
+        if canvas is None:
+            return self.stages
+        sizes = stage_canvases(self.stages, canvas)
+        return tuple(stage.at(size) for stage, size in zip(self.stages, sizes, strict=True))
 
     def resolve(
         self, settings: Mapping[str, StageSettings] | None, overrides: Mapping[str, Any]
@@ -270,13 +260,14 @@ class Painter:
         """The regions of a picture as a stage is told of them."""
         regions = one.request.regions
         tokens = find_tokens(one.request.prompt, regions, self._encoders, heard)
-        return placed(regions, tokens, stage.size, stage.size, settings.region_strength)
+        return placed(regions, tokens, stage.height, stage.width, settings.region_strength)
 
     def _origin(
         self,
         request: Request,
         settings: Mapping[str, StageSettings],
         heard: tuple[str, ...],
+        canvas: Canvas | None,
     ) -> Provenance:
         from bottega import __version__
 
@@ -295,6 +286,7 @@ class Painter:
             requests=(request,),
             stages=tuple(StageRecord(name=n, settings=s) for n, s in settings.items()),
             encoders=heard,
+            canvas=canvas,
             machine=machine,
         )
 
@@ -331,7 +323,7 @@ class Painter:
             group = asked[here]
             both = (Condition.cat(cond[here]), Condition.cat(uncond[here]))
             indices = tuple(range(first, first + len(group)))
-            for step in self._paint_group(both, group, indices, settings, origin.encoders, watch):
+            for step in self._paint_group(both, group, indices, settings, origin, watch):
                 for image, one, heard in zip(step.pictures, group, hearing[here], strict=False):
                     made = replace(
                         origin, requests=(one.request,), encoders=heard, style=one.style_digest
@@ -345,13 +337,14 @@ class Painter:
         group: Sequence[Commission],
         indices: tuple[int, ...],
         settings: Mapping[str, StageSettings],
-        heard: tuple[str, ...],
+        origin: Provenance,
         watch: Explanation | None,
     ) -> Iterator[PaintStep]:
         painted: dict[str, Images] = {}
-        size = self.stages[-1].size
-        start = Beginnings.of([one.start for one in group], size, size, self.device)
-        for stage in self.stages:
+        stages = self._stages_at(origin.canvas)
+        last = stages[-1]
+        start = Beginnings.of([one.start for one in group], last.height, last.width, self.device)
+        for stage in stages:
             low_res = None if stage.low_res_from is None else painted[stage.low_res_from]
             chosen = settings[stage.name]
             walk = stage.paint(
@@ -359,19 +352,19 @@ class Painter:
                 [one.request.seed for one in group],
                 chosen,
                 low_res=low_res,
-                regions=[self._placed(one, heard, stage, chosen) for one in group],
+                regions=[self._placed(one, origin.encoders, stage, chosen) for one in group],
                 start=start,
                 watch=None if watch is None else watch.at(stage.name, indices),
                 device=self.device,
             )
-            is_last = stage is self.stages[-1]
+            is_last = stage is last
             for number, step in enumerate(walk, start=1):
                 done = number == chosen.steps
                 if done:
-                    _check_finite(step.x, stage.name)
+                    check_finite(step.x, stage.name)
                     done_here = stage.pictures(step.x).clamp(-1, 1)
                     if start is not None:
-                        done_here = start.at(stage.size, stage.size).completed(done_here)
+                        done_here = start.at(stage.height, stage.width).completed(done_here)
                     painted[stage.name] = done_here
                 yield PaintStep(
                     indices=indices,
@@ -384,17 +377,4 @@ class Painter:
                 )
 
 
-def _check_finite(images: Images, stage: str) -> None:
-    if not bool(images.isfinite().all()):
-        raise InputError(
-            f"stage {stage} painted values that are not finite; settings nearer to the model's own avoid that "
-            "(a lower guidance_scale, a lower sigma_max, or dtype float32)"
-        )
-
-
-__all__ = [
-    "Overrides",
-    "PaintStep",
-    "Painter",
-    "PerStage",
-]
+__all__ = ["Overrides", "PaintStep", "Painter", "PerStage"]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from bottega.config import from_json, to_json
 from bottega.errors import ConfigError, InputError
+from bottega.pipelines.canvas import Canvas
 from bottega.pipelines.edit import StartRecord
 from bottega.pipelines.output import CHUNK, MAX_METADATA_BYTES, read_metadata, sheet
 from bottega.pipelines.regions import Region
@@ -85,7 +86,8 @@ class StageRecord:
 class Provenance:
     """Everything that made a picture, or a sheet of them when ``sheet`` is there.
 
-    ``style`` is the digest of a reference picture, which itself is not kept; ``encoders`` are the streams heard.
+    ``style`` is the digest of a reference picture, which itself is not kept; ``encoders`` are the streams heard;
+    ``canvas`` is there when it is not the square that the model was trained on.
     """
 
     bottega: str
@@ -96,6 +98,7 @@ class Provenance:
     encoders: tuple[str, ...]
     machine: Machine
     style: str | None = None
+    canvas: Canvas | None = None
     sheet: SheetLayout | None = None
     rng_scheme: int = RNG_SCHEME
     format_version: int = FORMAT_VERSION

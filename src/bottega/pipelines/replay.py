@@ -116,6 +116,7 @@ def repaint(
         style=style,
         regions=[request.regions for request in origin.requests],
         start=start,
+        size=origin.canvas,
         on_step=on_step,
     )
     if origin.sheet is None:

@@ -39,12 +39,12 @@ class Space(Protocol):
         ...
 
 
-def enlarged(images: Images, size: int) -> Float[Tensor, "batch channels size size"]:
-    """Square pictures at ``size`` pixels, bilinear, with the outermost pixels' centres kept in the corners.
+def enlarged(images: Images, height: int, width: int) -> Float[Tensor, "batch channels _ _"]:
+    """Pictures at another size, bilinear, with the outermost pixels' centres kept in the corners.
 
     Source: DeepFloyd IF, as the diffusers library has it; Imagen does not say.
     """
-    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=True)
+    return F.interpolate(images, size=(height, width), mode="bilinear", align_corners=True)
 
 
 __all__ = ["Latents", "Space", "enlarged"]

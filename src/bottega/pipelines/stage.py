@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from bottega.condition import Condition, Stream
+from bottega.conditioning.numbers import sized_numbers
 from bottega.diffusion import (
     GRIDS,
     SPACINGS,
@@ -31,7 +32,9 @@ from bottega.models.regions import (
     PlacedPhrases,
     Watch,
 )
+from bottega.pipelines.canvas import Canvas
 from bottega.pipelines.edit import Beginnings, kept
+from bottega.pipelines.residency import LazyDenoiser
 from bottega.pipelines.settings import StageSettings, divided_sigmas
 from bottega.pipelines.space import Latents, Space, enlarged
 from bottega.seeding import ImageNoise
@@ -46,7 +49,8 @@ class Stage:
     trained with timesteps: its walks begin in noise of unit variance, as those that it learned. With ``noising`` the
     small picture is enlarged before noise is put on it, and the network is told the timestep that this noise has there,
     as in DeepFloyd IF. ``numbers`` are what SDXL is told beside the text, and ``numbers_apart`` what it is told without
-    the prompt.
+    the prompt. ``multiple`` is what sides are multiples of; ``canvas`` is height and width where they are not those of
+    the square, see `at`.
     """
 
     name: str
@@ -58,14 +62,35 @@ class Stage:
     noising: TimestepPlan | None = None
     numbers: tuple[float, ...] = ()
     numbers_apart: tuple[float, ...] = ()
+    multiple: int = 1
+    canvas: Canvas | None = None
+
+    def at(self, canvas: Canvas) -> "Stage":
+        """The same stage, painting this height and width; SDXL is told of them too."""
+        return replace(
+            self,
+            canvas=canvas,
+            numbers=sized_numbers(self.numbers, canvas.height, canvas.width),
+            numbers_apart=sized_numbers(self.numbers_apart, canvas.height, canvas.width),
+        )
+
+    @property
+    def height(self) -> int:
+        """Pixels down."""
+        return self.size if self.canvas is None else self.canvas.height
+
+    @property
+    def width(self) -> int:
+        """Pixels across."""
+        return self.size if self.canvas is None else self.canvas.width
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of what the denoiser sees."""
         if self.space is None:
-            return (3, self.size, self.size)
-        side = self.size // self.space.factor
-        return (self.space.channels, side, side)
+            return (3, self.height, self.width)
+        factor = self.space.factor
+        return (self.space.channels, self.height // factor, self.width // factor)
 
     def pictures(self, x: Latents) -> Images:
         """What was sampled, as pictures in [-1, 1]; values outside are left to whoever shows them."""
@@ -87,7 +112,10 @@ class Stage:
         return self._grid(settings, steps)[-settings.steps - 1 :]
 
     def _divided(self, settings: StageSettings, strength: float) -> list[float]:
-        if not isinstance(self.denoiser, Mixture):
+        denoiser = self.denoiser
+        if isinstance(denoiser, LazyDenoiser):
+            denoiser = denoiser.open()
+        if not isinstance(denoiser, Mixture):
             raise ConfigError(
                 f"stage {self.name} has one denoiser for all noise, so there are no steps_per_expert"
             )
@@ -95,7 +123,7 @@ class Stage:
             raise ConfigError(
                 "steps_per_expert divides a whole walk; a picture to begin with takes plain steps"
             )
-        return divided_sigmas(settings, self.denoiser.parts, self.denoiser.noise)
+        return divided_sigmas(settings, denoiser.parts, denoiser.noise)
 
     def _grid(self, settings: StageSettings, steps: int) -> list[float]:
         if settings.grid in SPACINGS:
@@ -176,7 +204,7 @@ class Stage:
     ) -> tuple[Images, Denoise]:
         """Where a walk from pictures begins, and a denoiser that knows what stays as it is."""
         _, height, width = self.shape
-        here = start.at(self.size, self.size)
+        here = start.at(self.height, self.width)
         clean = here.clean if self.space is None else self.space.encode(here.clean)
         keep = here.at(height, width).keep
         x = clean + eps * sigma
@@ -223,7 +251,7 @@ class Stage:
     ) -> Condition:
         """Add the picture to enlarge to every row, augmented with noise of its own generators."""
         if self.noising is not None:
-            low_res = enlarged(low_res, self.size)
+            low_res = enlarged(low_res, self.height, self.width)
         sigma = torch.full((len(low_res),), settings.low_res_sigma, device=device)
         if settings.low_res_sigma > 0:
             _, channels, height, width = low_res.shape
