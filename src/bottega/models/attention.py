@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bottega.models.attention_config import Norm, NumGroups
+from bottega.models.attention_config import NumGroups
 from bottega.models.fast_cpu import Linear, attend_in_blocks, needs_no_gradient
-from bottega.models.layers import Features, Rows, group_norm, to_picture, to_rows, zeroed
+from bottega.models.layers import Rows, group_norm, zeroed
+from bottega.models.moe_gates import SpaceRoute, TimeRoute
 
 Heads = Float[Tensor, "#batch heads keys head_width"]
 """Queries, keys or values."""
@@ -84,15 +85,26 @@ class KeysValues(NamedTuple):
     values: Heads
 
 
+class BlockRoutes(NamedTuple):
+    """Which experts one block takes: by word, and by noise level."""
+
+    space: SpaceRoute | None
+    time: TimeRoute | None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
-    """What every layer that reads text is handed in one call: all keys and values, the mask, bias in, maps out."""
+    """What every layer that reads text is handed in one call: all keys and values, the mask, bias in, maps out.
+
+    ``routes`` are those of the blocks that have experts.
+    """
 
     layers: tuple[KeysValues, ...] = ()
     mask: AttendMask | None = None
     bias: LogitBias | None = None
     maps: list[AttentionMap] | None = None
     segments: Segments = ()
+    routes: tuple[BlockRoutes, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -205,19 +217,41 @@ class CrossMixer(TextReader):
     def forward(self, rows: Rows, height: int, width: int, reading: Reading) -> Rows:
         """Read the text at every position."""
         query = split_heads(self.query(rows), self.head_width)
-        keys, values = reading.layers[self.layer]
 
         def plain() -> Heads:
-            return attend(query, keys, values, reading.mask)
+            return attend(query, *reading.layers[self.layer], reading.mask)
 
         def written_out(picked: Picked) -> Heads:
-            logits = pick(query, picked).float() @ pick(keys, picked).float().transpose(-1, -2)
-            logits = _biased(logits, height, width, reading, self.head_width**-0.5, picked)
-            weights = logits.softmax(dim=-1)
-            _report(reading, self.layer, height, width, weights, picked)
-            return weights.to(values.dtype) @ pick(values, picked)
+            return self._attended(query, height, width, reading, picked)[0]
 
         return self.out(merge_heads(_read(reading, len(rows), plain, written_out)))
+
+    def with_map(
+        self, rows: Rows, height: int, width: int, reading: Reading
+    ) -> tuple[Rows, Float[Tensor, "batch heads positions keys"]]:
+        """What `forward` gives, and where every position looked: float32 weights over the keys, head by head."""
+        query = split_heads(self.query(rows), self.head_width)
+        heads, weights = self._attended(query, height, width, reading, None)
+        return self.out(merge_heads(heads)), weights
+
+    def _attended(
+        self,
+        query: Float[Tensor, "all heads positions head_width"],
+        height: int,
+        width: int,
+        reading: Reading,
+        picked: Picked,
+    ) -> tuple[
+        Float[Tensor, "batch heads positions head_width"],
+        Float[Tensor, "batch heads positions keys"],
+    ]:
+        """What some pictures read, and their weights, written out."""
+        keys, values = reading.layers[self.layer]
+        logits = pick(query, picked).float() @ pick(keys, picked).float().transpose(-1, -2)
+        logits = _biased(logits, height, width, reading, self.head_width**-0.5, picked)
+        weights = logits.softmax(dim=-1)
+        _report(reading, self.layer, height, width, weights, picked)
+        return weights.to(values.dtype) @ pick(values, picked), weights
 
 
 class FusedMixer(TextReader):
@@ -329,45 +363,3 @@ def _report(
     if isinstance(reading.bias, RowBias):
         rows = reading.bias.rows if picked is None else None
         reading.bias.saw(replace(seen, weights=pick(weights, rows)), reading)
-
-
-class PictureSelfAttention(nn.Module):
-    """Norm, self-attention, residual (ADM)."""
-
-    def __init__(self, width: int, head_width: int, norm: Norm) -> None:
-        super().__init__()
-        self.norm = group_norm(norm, width)
-        self.mix = SelfMixer(width, head_width)
-
-    def forward(self, x: Features, reading: Reading) -> Features:
-        """Add what other positions know."""
-        mixed = self.mix(to_rows(self.norm(x)))
-        return x + to_picture(mixed, x.shape[2], x.shape[3])
-
-
-class PictureTextAttention(nn.Module):
-    """Norm, an attention that reads text, residual."""
-
-    def __init__(self, width: int, mixer: CrossMixer | FusedMixer, norm: Norm) -> None:
-        super().__init__()
-        self.norm = group_norm(norm, width)
-        self.mix = mixer
-
-    def forward(self, x: Features, reading: Reading) -> Features:
-        """Add what the text says here."""
-        height, width = x.shape[2:]
-        mixed = self.mix(to_rows(self.norm(x)), height, width, reading)
-        return x + to_picture(mixed, height, width)
-
-
-class InTurn(nn.Module):
-    """Two attentions, one after the other."""
-
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.first = first
-        self.second = second
-
-    def forward(self, x: Features, reading: Reading) -> Features:
-        """Apply both in order."""
-        return self.second(self.first(x, reading), reading)

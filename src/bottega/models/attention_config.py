@@ -1,14 +1,9 @@
 """Norms and kinds of attention that a block plan chooses from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bottega.errors import ConfigError
-
-
-def require(fine: bool, message: str) -> None:
-    """Refuse a setting that makes no sense."""
-    if not fine:
-        raise ConfigError(message)
+from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
+from bottega.models.require import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,18 +114,56 @@ class Transformer:
         require(self.norm_eps > 0, f"attention.norm_eps must be positive, got {self.norm_eps}")
 
 
-Attention = NoAttention | SelfAttention | FusedAttention | SelfThenCross | CrossOnly | Transformer
+@dataclass(frozen=True, kw_only=True)
+class ExpertTransformer:
+    """Blocks of self-attention, cross-attention, time-MoE and space-MoE, as RAPHAEL has them.
+
+    Without ``time`` or ``space`` a block lacks that layer. ``feed_forward`` is an ordinary one before the two, which
+    RAPHAEL does not have: alone it is the dense network to compare with. ``qkv_bias`` and ``norm_eps`` are as in
+    `Transformer`.
+
+    Source: RAPHAEL (arXiv:2305.18295), section 3. Norms and residuals are not stated; ours are a layer norm before and
+    a residual around each of the four.
+    """
+
+    depth: int = 1
+    head_width: int = 64
+    time: TimeMoEConfig | None = field(default_factory=TimeMoEConfig)
+    space: SpaceMoEConfig | None = field(default_factory=SpaceMoEConfig)
+    feed_forward: FeedForward | None = None
+    qkv_bias: bool = False
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        require(self.depth > 0, f"attention.depth must be positive, got {self.depth}")
+        require(self.norm_eps > 0, f"attention.norm_eps must be positive, got {self.norm_eps}")
+        has_any = not (self.time is None and self.space is None and self.feed_forward is None)
+        require(has_any, "attention needs time, space or feed_forward; give at least one of them")
+
+
+Attention = (
+    NoAttention
+    | SelfAttention
+    | FusedAttention
+    | SelfThenCross
+    | CrossOnly
+    | Transformer
+    | ExpertTransformer
+)
 
 
 def reads_text(attention: Attention) -> bool:
     """Whether this kind of attention looks at the streams."""
-    return isinstance(attention, FusedAttention | SelfThenCross | CrossOnly | Transformer)
+    return isinstance(
+        attention, FusedAttention | SelfThenCross | CrossOnly | Transformer | ExpertTransformer
+    )
 
 
 __all__ = [
     "Attention",
     "ChannelsPerGroup",
     "CrossOnly",
+    "ExpertTransformer",
     "FeedForward",
     "FusedAttention",
     "GatedFeedForward",

@@ -3,13 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from bottega.models.attention import (
-    CrossMixer,
-    FusedMixer,
-    InTurn,
-    PictureSelfAttention,
-    PictureTextAttention,
-)
+from bottega.models.attention import CrossMixer, FusedMixer
 from bottega.models.layers import (
     Changed,
     Embedding,
@@ -22,6 +16,11 @@ from bottega.models.layers import (
     unfold_patches,
     zeroed,
 )
+from bottega.models.picture_attention import (
+    InTurn,
+    PictureSelfAttention,
+    PictureTextAttention,
+)
 from bottega.models.transformer import PictureTransformer
 from bottega.models.unet_config import (
     Attention,
@@ -29,6 +28,7 @@ from bottega.models.unet_config import (
     ConvResample,
     CrossOnly,
     DividedSum,
+    ExpertTransformer,
     FusedAttention,
     NoAttention,
     PatchResample,
@@ -194,5 +194,5 @@ def attention(config: UNetConfig, plan: Attention, width: int) -> nn.Module | No
                 PictureSelfAttention(width, head_width, norm),
                 PictureTextAttention(width, CrossMixer(width, context, head_width), norm),
             )
-        case Transformer():
-            return PictureTransformer(width, context, plan, norm)
+        case Transformer() | ExpertTransformer():
+            return PictureTransformer(width, context, config.time_width, plan, norm)

@@ -12,6 +12,7 @@ from bottega.errors import InputError
 from bottega.models.attention import AttendMask, KeysValues, LogitBias, RowBias, Segments
 from bottega.models.control import Control
 from bottega.models.layers import Changed, Embedding, Features
+from bottega.models.moe_gates import SpaceRoute, TimeRoute
 from bottega.models.pools import pool_for, pooled_vector
 from bottega.models.unet_config import PooledVector, StreamPlan, UNetConfig
 from bottega.shapes import Tokens
@@ -23,7 +24,9 @@ class Context:
 
     A context prepared for one picture serves a whole batch. ``segments`` says which keys belong to which stream;
     key 0 is the learned null token, where there is one. ``low_res`` has been through the first convolution already.
-    ``controls`` add to what the way down hands to the way up, at every call.
+    ``controls`` add to what the way down hands to the way up, at every call. ``routes`` say which expert every token
+    goes to, per block that has experts and None where these are chosen by noise alone. ``times`` say which expert a
+    noise level goes to, where that was worked out beforehand for the very noise levels of the call.
     """
 
     layers: tuple[KeysValues, ...] = ()
@@ -34,6 +37,8 @@ class Context:
     segments: Segments = ()
     bias: LogitBias | None = None
     controls: tuple[Control, ...] = ()
+    routes: tuple[SpaceRoute | None, ...] = ()
+    times: tuple[TimeRoute | None, ...] | None = None
 
     def select(self, indices: Sequence[int] | Int[Tensor, "picked"]) -> "Context":
         """The context of some of the pictures, in the order asked for."""
@@ -51,6 +56,10 @@ class Context:
             enlarged=None if self.enlarged is None else pick(self.enlarged),
             bias=self.bias.select(picked.tolist()) if isinstance(self.bias, RowBias) else self.bias,
             controls=tuple(control.select(picked.tolist()) for control in self.controls),
+            routes=tuple(None if r is None else r.select(picked) for r in self.routes),
+            times=None
+            if self.times is None
+            else tuple(None if t is None else t.select(picked) for t in self.times),
         )
 
     def with_bias(self, bias: LogitBias | None) -> "Context":
@@ -60,6 +69,10 @@ class Context:
     def with_control(self, control: Control) -> "Context":
         """The same context with one control more."""
         return replace(self, controls=(*self.controls, control))
+
+    def with_times(self, times: tuple[TimeRoute | None, ...]) -> "Context":
+        """The same context for a call whose noise levels go to these experts."""
+        return replace(self, times=times)
 
 
 class StreamReader(nn.Module):

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from bottega.condition import Condition
 from bottega.errors import InputError
-from bottega.models.attention import TextReader
 from bottega.models.attention_config import require
 from bottega.models.context import Context
 from bottega.models.control import Additions, Control
@@ -86,9 +85,7 @@ class Tower(UNet):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
         del self.up, self.upsamplers, self.norm, self.head
-        readers = [module for module in self.modules() if isinstance(module, TextReader)]
-        for layer, module in enumerate(readers):
-            module.layer = layer
+        self._number_layers()
 
     def descend(
         self, x: Images, c_noise: Float[Tensor, "batch"], context: Context, hint: HintFeatures

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from bottega.models.attention_config import require
+from bottega.models.require import require
 
 GatePath = Literal["straight_through", "probability", "none"]
 """How a gate learns through a choice that has no gradient; see `bottega.models.moe_gates`."""

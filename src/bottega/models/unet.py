@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bottega.condition import Condition
 from bottega.errors import ConfigError, InputError
-from bottega.models.attention import AttentionMap, Reading, TextReader
+from bottega.models.attention import AttentionMap, BlockRoutes, Reading, TextReader
 from bottega.models.blocks import ResidualBlock, attention, downsampler, upsampler
 from bottega.models.context import Context, ContextReader
 from bottega.models.control import Skips
@@ -27,6 +27,8 @@ from bottega.models.layers import (
     unfold_patches,
     zeroed,
 )
+from bottega.models.moe_gates import Exploring, SpaceRoute, TimeRoute
+from bottega.models.transformer import ExpertBlock
 from bottega.models.unet_config import (
     AddSkips,
     Attention,
@@ -84,9 +86,16 @@ class UNet(nn.Module):
         self._build_levels(config)
         self.norm = group_norm(config.norm, self._last_width)
         self.head = zeroed(conv(self._last_width, config.out_channels * folded))
+        self._number_layers()
+        _channels_last(self)
+
+    def _number_layers(self) -> None:
+        """Tell layers their places in what `prepare` makes for them."""
         for layer, module in enumerate(self._text_readers()):
             module.layer = layer
-        _channels_last(self)
+        self.expert_blocks = tuple(m for m in self.modules() if isinstance(m, ExpertBlock))
+        for place, block in enumerate(self.expert_blocks):
+            block.place = place
 
     def _build_levels(self, config: UNetConfig) -> None:
         self.downsamplers = nn.ModuleDict()
@@ -134,17 +143,21 @@ class UNet(nn.Module):
         """The precision the network computes in."""
         return self.stem.weight.dtype
 
-    def prepare(self, condition: Condition) -> Context:
+    def prepare(self, condition: Condition, exploring: Exploring | None = None) -> Context:
         """Everything of ``condition`` that does not depend on the noisy picture.
+
+        Gates of experts that are ``exploring``, as they do in training, choose with some noise.
 
         Raises:
             InputError: When the condition lacks the picture to enlarge, or has one and the network takes none, or its
                 streams have another width than the network was built for.
         """
         vector, layers, mask, segments = None, (), None, ()
+        routes: tuple[SpaceRoute | None, ...] = (None,) * len(self.expert_blocks)
         if self.reader is not None:
             rows, real, vector, segments = self.reader(condition, self.stem.weight.detach())
             layers = tuple(module.read(rows) for module in self._text_readers())
+            routes = tuple(b.space_route(rows, real, exploring) for b in self.expert_blocks)
             if self.config.null_token or not _all_real(real):
                 mask = real[:, None, None]
         enlarged = self._enlarged(condition)
@@ -158,7 +171,21 @@ class UNet(nn.Module):
             low_res=low_res,
             enlarged=enlarged,
             segments=segments,
+            routes=routes,
         )
+
+    def time_routes(
+        self, c_noise: Float[Tensor, "batch"], exploring: Exploring | None = None
+    ) -> tuple[TimeRoute | None, ...]:
+        """The expert that each noise level goes to, per block that has experts; the prompt has no say in it."""
+        if not self.expert_blocks:
+            return ()
+        return self._time_routes(self.embed_noise(c_noise), exploring)
+
+    def _time_routes(
+        self, embedding: Embedding, exploring: Exploring | None = None
+    ) -> tuple[TimeRoute | None, ...]:
+        return tuple(block.time_route(embedding, exploring) for block in self.expert_blocks)
 
     def _enlarged(self, condition: Condition) -> Images | None:
         plan = self.config.low_res
@@ -223,14 +250,16 @@ class UNet(nn.Module):
                 f"height and width must be multiples of {config.downsampling}, got "
                 f"{x.shape[2]} x {x.shape[3]}"
             )
+        embedding = self.embed_noise(c_noise)
+        times = self._time_routes(embedding) if context.times is None else context.times
         reading = Reading(
             layers=context.layers,
             mask=context.mask,
             bias=context.bias,
             maps=maps,
             segments=context.segments,
+            routes=tuple(BlockRoutes(*pair) for pair in zip(context.routes, times, strict=True)),
         )
-        embedding = self.embed_noise(c_noise)
         if context.vector is not None:
             embedding = embedding + context.vector
         return activate(config.activation, embedding), reading

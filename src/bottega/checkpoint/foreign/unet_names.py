@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from bottega.models import UNet
-from bottega.models.attention import FusedMixer, InTurn, PictureTextAttention
+from bottega.models.attention import FusedMixer
 from bottega.models.blocks import ConvDown, ConvUp, ResidualBlock
 from bottega.models.context import StreamReader
+from bottega.models.picture_attention import InTurn, PictureTextAttention
 from bottega.models.pools import MeanTokenPool, VectorNumbersProjection
 from bottega.models.transformer import PictureTransformer
 from bottega.models.unet import Stage
