@@ -1,5 +1,6 @@
 """Weights on disk: a folder with a manifest and safetensors files, written whole or not at all."""
 
+from bottega.checkpoint.lora import Lora, LoraFacts, load_lora, save_lora
 from bottega.checkpoint.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, load_manifest
 from bottega.checkpoint.retention import Retention, latest_good, list_checkpoints, name_for, prune
 from bottega.checkpoint.store import (
@@ -14,10 +15,13 @@ from bottega.checkpoint.store import (
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_NAME",
+    "Lora",
+    "LoraFacts",
     "Manifest",
     "Retention",
     "latest_good",
     "list_checkpoints",
+    "load_lora",
     "load_manifest",
     "load_module",
     "load_strictly",
@@ -25,6 +29,7 @@ __all__ = [
     "name_for",
     "prune",
     "save_checkpoint",
+    "save_lora",
     "save_module",
     "verify",
 ]

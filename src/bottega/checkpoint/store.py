@@ -30,8 +30,9 @@ def save_checkpoint(
     parent: str | None = None,
     node: Any = None,
     extra: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Manifest:
-    """Write a checkpoint folder: one ``NAME.safetensors`` per entry of ``tensors``, and the manifest.
+    """Write a checkpoint folder: one ``NAME.safetensors`` per entry of ``tensors``, further ``files``, the manifest.
 
     Everything is written beside the target under a temporary name, flushed to the disk and renamed, so a crash at any
     moment leaves either no new checkpoint or a whole one. An older checkpoint of the same name is replaced.
@@ -52,6 +53,11 @@ def save_checkpoint(
             save_file(_storable(group), path)
             _sync_file(path)
             digests[path.name] = file_digest(path)
+        for name, content in ({} if files is None else files).items():
+            path = temporary / name
+            path.write_bytes(content)
+            _sync_file(path)
+            digests[name] = file_digest(path)
         manifest = Manifest(
             kind=kind,
             config=config,
