@@ -23,6 +23,7 @@ STRIDE = 4
 _GROUP_WIDTH = 16
 
 Grid = Float[Tensor, "batch channels rows columns"]
+Map = Float[Tensor, "batch _ _ _"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +109,16 @@ class JudgeNetwork(nn.Module):
         with torch.no_grad():
             self.cell.weight.mul_(0.1)
 
-    def forward(self, images: Images) -> Seen:
-        """Look at pictures of the configured size; runs in the parameters' dtype."""
+    def maps(self, images: Images) -> tuple[Map, Map, Map]:
+        """What is seen at 1/2, 1/4 and 1/8 of pictures of any even size, before it is put into words."""
         x = images.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
         half = F.silu(self.stem(F.pixel_unshuffle(x, 2)))
         quarter = self.quarter(self.to_quarter(half))
-        eighth = self.eighth(self.to_eighth(F.silu(quarter)))
+        return half, quarter, self.eighth(self.to_eighth(F.silu(quarter)))
+
+    def forward(self, images: Images) -> Seen:
+        """Look at pictures of the configured size; runs in the parameters' dtype."""
+        _, quarter, eighth = self.maps(images)
         above = F.interpolate(eighth, scale_factor=2, mode="nearest")
         top = self.top(self.merge(torch.cat([F.silu(quarter), above], 1)))
         features = torch.cat([top.mean((2, 3)), eighth.mean((2, 3))], 1)

@@ -11,6 +11,8 @@ from bottega.pipelines.cascade import load_stages as load_stages
 from bottega.pipelines.cascade import read_manifest as read_manifest
 from bottega.pipelines.edit import FromPicture as FromPicture
 from bottega.pipelines.edit import Inpaint as Inpaint
+from bottega.pipelines.enlarging import Enlarger as Enlarger
+from bottega.pipelines.enlarging import load_enlarger as load_enlarger
 from bottega.pipelines.explain import Explanation as Explanation
 from bottega.pipelines.loading import load as load
 from bottega.pipelines.output import check_writable as check_writable
@@ -38,6 +40,7 @@ __all__ = [
     "Canvas",
     "CascadeManifest",
     "DenoiserConfig",
+    "Enlarger",
     "Explanation",
     "FromPicture",
     "Inpaint",
@@ -54,6 +57,7 @@ __all__ = [
     "find_model",
     "load",
     "load_denoiser",
+    "load_enlarger",
     "load_stages",
     "open_picture",
     "paint_again",

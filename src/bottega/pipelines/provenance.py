@@ -21,6 +21,9 @@ FORMAT_VERSION = 1
 RNG_SCHEME = 1
 """Counts the ways in which seeds became noise; it grows when `bottega.seeding` changes what a seed means."""
 
+ENLARGED = "enlarged"
+"""The kind of a note that says how another picture was enlarged."""
+
 MAX_PICTURES = 4096
 MAX_PROMPT_LETTERS = 1_000_000
 _MAX_THREADS = 4096
@@ -125,7 +128,13 @@ def parse_provenance(text: str) -> Provenance:
         InputError: When it is not that.
     """
     try:
-        return from_json(Provenance, json.loads(text), where="its metadata")
+        facts = json.loads(text)
+        if isinstance(facts, dict) and facts.get("kind") == ENLARGED:
+            raise InputError(
+                f"it was enlarged from a picture of SHA-256 {str(facts.get('picture'))[:12]}; replay that one and "
+                "enlarge it again"
+            )
+        return from_json(Provenance, facts, where="its metadata")
     except (ConfigError, InputError) as error:
         raise InputError(str(error)) from None
     except (ValueError, RecursionError, TypeError) as error:

@@ -24,7 +24,9 @@ from bottega.ensemble import (
 from bottega.errors import ConfigError
 from bottega.models import UNetConfig
 from bottega.models.autoencoder import AutoencoderConfig
+from bottega.models.srgan import RRDBNetConfig
 from bottega.training import TrainConfig
+from bottega.training.srgan_objective import SrGanWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +200,25 @@ class ImportedTask:
     gradient_checkpointing: bool = False
 
 
-Task = T5Task | ClipTask | JudgeTask | AutoencoderTask | DenoiserTask | ImportedTask
+@dataclass(frozen=True, kw_only=True)
+class EnlargerTask:
+    """Train a network that enlarges pictures in one go, against a critic that is dropped afterwards.
+
+    ``degradations`` spoil what is to be enlarged, None for nothing; ``crop_px`` shows squares of that side of the large
+    pictures. ``judge`` is a judge's folder, a model that has one, or the name of a model that ships with bottega; it is
+    needed where ``weights.feature`` counts. ``start_from`` is an exported enlarger to begin with.
+    """
+
+    network: RRDBNetConfig
+    discriminator_width: int = 64
+    weights: SrGanWeights = field(default_factory=SrGanWeights)
+    degradations: Degradations | None = field(default_factory=Degradations)
+    crop_px: int | None = None
+    judge: str = "piccolo"
+    start_from: str | None = None
+
+
+Task = T5Task | ClipTask | JudgeTask | AutoencoderTask | DenoiserTask | ImportedTask | EnlargerTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +245,7 @@ class RunConfig:
         if self.num_examples is not None and self.num_examples < 1:
             raise ConfigError(f"num_examples must be positive or none, got {self.num_examples}")
         paints = isinstance(self.task, (DenoiserTask, ImportedTask))
-        sees = paints or isinstance(self.task, AutoencoderTask)
+        sees = paints or isinstance(self.task, (AutoencoderTask, EnlargerTask))
         if isinstance(self.data, FolderConfig) and not sees:
             raise ConfigError(
                 f"a {type(self.task).__name__} learns from the drawn world; data must be an EmojiWorldConfig"
@@ -249,6 +269,9 @@ class RunConfig:
 
     def _check_sides(self) -> None:
         """Latents and their halves must be whole."""
+        if isinstance(self.task, EnlargerTask):
+            self._check_enlarging(self.task)
+            return
         if isinstance(self.task, AutoencoderTask):
             unit = self.task.model.factor
         elif isinstance(self.task, DenoiserTask) and self.task.latents is not None:
@@ -262,6 +285,14 @@ class RunConfig:
         if self.size % unit:
             raise ConfigError(
                 f"size must be a multiple of {unit}, by which autoencoder and network shrink a picture; got {self.size}"
+            )
+
+    def _check_enlarging(self, task: EnlargerTask) -> None:
+        """The critic halves pictures three times, and a scale of 1 or 2 folds small pixels into positions."""
+        unit, crop = 8, self.size if task.crop_px is None else task.crop_px
+        if crop < unit or crop % unit or crop > self.size or self.size % unit:
+            raise ConfigError(
+                f"size and task.crop_px must be multiples of {unit}, and the crop no larger, got {self.size} and {crop}"
             )
 
     def _check_crop(self, task: DenoiserTask, scale: int) -> None:
@@ -278,6 +309,7 @@ __all__ = [
     "Branch",
     "ClipTask",
     "DenoiserTask",
+    "EnlargerTask",
     "FolderConfig",
     "ImportedTask",
     "JudgeTask",
