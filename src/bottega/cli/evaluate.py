@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bottega.cli.evaluate_enlarging import enlarging
 from bottega.cli.options import Device, Dtype, Model, names
 from bottega.cli.progress import counting_bar
 from bottega.cli.studies import conditions, regions, style, super_resolution, tradeoff
@@ -21,6 +22,7 @@ app.command()(conditions)
 app.command()(style)
 app.command()(tradeoff)
 app.command()(super_resolution)
+app.command()(enlarging)
 
 
 @app.callback()

@@ -12,6 +12,7 @@ from bottega import __version__
 from bottega.cli.assemble import assemble
 from bottega.cli.branch import branch
 from bottega.cli.data import app as data_app
+from bottega.cli.enlarge import enlarge
 from bottega.cli.evaluate import app as evaluate_app
 from bottega.cli.foreign import export_model, import_model
 from bottega.cli.options import printable
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(paint)
 app.command()(replay)
+app.command()(enlarge)
 app.command()(train)
 app.command()(plan)
 app.command()(branch)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from bottega.errors import ConfigError, nearest
-from bottega.recipes import autoencoder, finetune, larger, piccolo
+from bottega.recipes import autoencoder, finetune, larger, piccolo, srgan
 from bottega.recipes.branch import begin_child as begin_child
 from bottega.recipes.branch import read_config as read_config
 from bottega.recipes.run import RunConfig as RunConfig
@@ -23,6 +23,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "piccolo-clip": piccolo.piccolo_clip,
     "piccolo-judge": piccolo.piccolo_judge,
     "piccolo-sr": piccolo.piccolo_sr,
+    "piccolo-srgan": srgan.piccolo_srgan,
     "piccolo-t5": piccolo.piccolo_t5,
 }
 """Every recipe; a recipe is a function that returns a whole configuration."""

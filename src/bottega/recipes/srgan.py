@@ -21,16 +21,14 @@ from bottega.recipes.piccolo import NUM_THINGS
 from bottega.recipes.run import EnlargerTask, RunConfig
 from bottega.recipes.sources import preview_batch
 from bottega.rundir import RunDir
-from bottega.training import AdamW, EmaConfig, Linear, TrainConfig, TrainState
+from bottega.training import AdamW, EmaConfig, Linear, PreviewHook, TrainConfig, TrainState
 from bottega.training.denoiser_objective import shrink
 from bottega.training.export import averaged_weights, find_checkpoint
 from bottega.training.objective import Objective
 from bottega.training.srgan_objective import FeatureMaps as Features
 from bottega.training.srgan_objective import SrGanObjective
 
-PREVIEW_IMAGES = 4_000
-"""How often an enlarger shows what it makes of unseen pictures."""
-
+_PREVIEW_IMAGES = 4_000
 _SHOWN = 4
 _SHOWN_PX = 256
 _GENERATOR = "generator."
@@ -135,6 +133,11 @@ def export_enlarger(config: RunConfig, run: RunDir, folder: Path) -> Path:
     return folder
 
 
+def enlarger_preview(config: RunConfig) -> PreviewHook:
+    """Shows on the way what the network of a run makes of unseen pictures."""
+    return PreviewHook(EnlargedPreview(config), every_images=_PREVIEW_IMAGES)
+
+
 class EnlargedPreview:
     """Sheets of unseen pictures: enlarged bicubically, by the averaged network, and as they really are."""
 
@@ -164,9 +167,9 @@ def _middle(image: torch.Tensor) -> torch.Tensor:
 
 
 __all__ = [
-    "PREVIEW_IMAGES",
     "EnlargedPreview",
     "enlarger_parts",
+    "enlarger_preview",
     "export_enlarger",
     "find_judge",
     "piccolo_srgan",

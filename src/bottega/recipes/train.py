@@ -36,12 +36,14 @@ from bottega.recipes.run import (
     AutoencoderTask,
     ClipTask,
     DenoiserTask,
+    EnlargerTask,
     ImportedTask,
     JudgeTask,
     RunConfig,
     T5Task,
 )
 from bottega.recipes.sources import picture_source
+from bottega.recipes.srgan import enlarger_parts, enlarger_preview, export_enlarger
 from bottega.rundir import RunDir
 from bottega.training import (
     Engine,
@@ -97,6 +99,7 @@ def train(
         load_start(network, config, run)
     every_hook: list[Hook] = [
         _Settings(config),
+        *_previews(config),
         JournalHook(every_images=_JOURNAL_IMAGES),
         ProgressHook(),
         *curve_hooks(_JOURNAL_IMAGES),
@@ -106,9 +109,6 @@ def train(
         encoders = load_encoders(config.task.encoders)
         source = _embedded(source, config, config.task, encoders, run)
         every_hook = [*_watching(config, config.task, encoders, run), *every_hook]
-    elif isinstance(config.task, AutoencoderTask):
-        shown = PreviewHook(Reconstructions(config), every_images=PREVIEW_IMAGES)
-        every_hook = [shown, *every_hook]
     state = fit(
         network,
         objective,
@@ -131,6 +131,15 @@ def _hand_over(config: RunConfig, run: RunDir, state: TrainState) -> None:
         if config.branch is not None and state.finished:
             file_run(config, run, ensemble_of(config, run.path))
     state.engine.wait()
+
+
+def _previews(config: RunConfig) -> list[Hook]:
+    """What a run that needs no encoders shows on the way."""
+    if isinstance(config.task, AutoencoderTask):
+        return [PreviewHook(Reconstructions(config), every_images=PREVIEW_IMAGES)]
+    if isinstance(config.task, EnlargerTask):
+        return [enlarger_preview(config)]
+    return []
 
 
 def _watching(config: RunConfig, task: DenoiserTask, encoders: Encoders, run: RunDir) -> list[Hook]:
@@ -159,6 +168,8 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
         return parts.network, parts.objective
     if isinstance(task, AutoencoderTask):
         return autoencoder_parts(config, task)
+    if isinstance(task, EnlargerTask):
+        return enlarger_parts(config, task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         if isinstance(task, JudgeTask):
@@ -241,6 +252,8 @@ def export(config: RunConfig, run: RunDir) -> Path:
         return export_encoder(config, run, target)
     if isinstance(task, AutoencoderTask):
         return export_autoencoder(config, run, target)
+    if isinstance(task, EnlargerTask):
+        return export_enlarger(config, run, target)
     if isinstance(task, JudgeTask):
         judge = configs.to_json(judge_config(_world(config)))
         export_ema(run, target, std=std, config=judge, kind="judge", name="judge")
