@@ -10,27 +10,43 @@ def assemble(
     runs: Annotated[
         Path,
         typer.Argument(
-            metavar="RUNS", help="The folder in which piccolo's runs lie, or a programme's folder."
+            metavar="RUNS",
+            help="The folder in which piccolo's runs lie, a programme's folder, or a denoiser's run.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="The model's, of a programme; by default its own.")
+        str | None,
+        typer.Option("--name", help="The model's, of a programme or run; by default its own."),
     ] = None,
     judge: Annotated[
         Path | None,
-        typer.Option("--judge", metavar="FOLDER", help="Of a programme: the judge to take along."),
+        typer.Option(
+            "--judge", metavar="FOLDER", help="Of a programme or run: the judge to take along."
+        ),
+    ] = None,
+    then: Annotated[
+        list[Path] | None,
+        typer.Option("--then", metavar="RUN", help="After a run: one that enlarges its pictures."),
     ] = None,
 ) -> None:
-    """Gather what the runs of piccolo exported, or what a plan has trained, into a model that paint --model takes."""
+    """Gather what the runs of piccolo exported, or what a plan or a run has trained, into a model for paint --model."""
     from bottega.errors import InputError
     from bottega.recipes.execute import PLAN
-    from bottega.recipes.ship import ship_piccolo, ship_programme
+    from bottega.recipes.ship import ship_piccolo, ship_programme, ship_runs
 
-    if (runs / PLAN).is_file():
+    if (runs / "config.json").is_file():
+        manifest = ship_runs(
+            [runs, *([] if then is None else then)], output, name=name, judge=judge
+        )
+    elif then:
+        raise InputError(f"--then goes on from a denoiser's run; {runs} holds no config.json")
+    elif (runs / PLAN).is_file():
         manifest = ship_programme(runs, output, name=name, judge=judge)
     elif name is not None or judge is not None:
-        raise InputError(f"--name and --judge are for a programme; {runs} holds no {PLAN}")
+        raise InputError(
+            f"--name and --judge are for a programme or a run; {runs} holds no {PLAN} and no config.json"
+        )
     else:
         manifest = ship_piccolo(runs, output)
     size = sum((output / name).stat().st_size for name in manifest.files)

@@ -142,8 +142,11 @@ def _recipe(config: "RunConfig", size: int | None) -> Iterator[str]:
     if isinstance(config.task, DenoiserTask):
         from bottega.models.counting import describe
 
-        yield from _network(config.task.network, config.size if size is None else size)
-        each = describe(config.task.network, config.size).training_flops
+        if config.task.latents is not None:
+            yield f"in the latents of  {config.task.latents.autoencoder}"
+        side = config.network_size
+        yield from _network(config.task.network, side if size is None else size)
+        each = describe(config.task.network, side).training_flops
         yield f"the whole run      {short(each * train.total_images)} floating-point operations"
     elif isinstance(config.task, ImportedTask):
         yield f"goes on from       stage {config.task.stage} of the imported model {config.task.model}"
@@ -188,9 +191,13 @@ def _folder(folder: Path, size: int | None) -> Iterator[str]:
 
     from bottega.checkpoint.ensemble import is_ensemble
     from bottega.cli.show_ensemble import ensemble_lines
-    from bottega.cli.show_foreign import part_lines, shown_side
+    from bottega.cli.show_foreign import autoencoder_lines, part_lines, shown_side
     from bottega.errors import CheckpointError
+    from bottega.pipelines.latent import is_autoencoder
 
+    if is_autoencoder(folder):
+        yield from autoencoder_lines(folder)
+        return
     if is_ensemble(folder):
         yield from ensemble_lines(folder)
         yield from _expert(folder, size)
@@ -214,7 +221,9 @@ def _folder(folder: Path, size: int | None) -> Iterator[str]:
         yield from _stage(entry)
         place, shown = folder / entry.folder, size
         if size is None:
-            shown = shown_side(folder, manifest, entry.size)
+            shown = shown_side(folder, manifest, entry)
+        if entry.autoencoder is not None:
+            yield from autoencoder_lines(folder / entry.autoencoder)
         if is_ensemble(place):
             yield from ensemble_lines(place)
             yield from _expert(place, shown)
@@ -238,7 +247,7 @@ def _pipeline(folder: Path, size: int | None) -> Iterator[str]:
     yield f"model {manifest.name}, digest {manifest.digest[:16]}"
     yield from part_lines(folder, manifest)
     yield from _stage(entry)
-    yield from _network(plan, shown_side(folder, manifest, entry.size) if size is None else size)
+    yield from _network(plan, shown_side(folder, manifest, entry) if size is None else size)
 
 
 def _expert(folder: Path, size: int | None) -> Iterator[str]:

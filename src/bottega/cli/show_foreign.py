@@ -6,16 +6,34 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bottega.models import UNetConfig
-    from bottega.pipelines import CascadeManifest
+    from bottega.pipelines import CascadeManifest, StageEntry
 
 
-def shown_side(folder: Path, manifest: "CascadeManifest", size: int) -> int:
-    """What a network sees along each side where pictures have ``size`` pixels: fewer positions in latents."""
-    if manifest.parts is None or manifest.parts.autoencoder is None:
-        return size
+def shown_side(folder: Path, manifest: "CascadeManifest", entry: "StageEntry") -> int:
+    """What a stage's network sees along each side: its pixels, or fewer positions in latents."""
+    place = entry.autoencoder if manifest.parts is None else manifest.parts.autoencoder
+    if place is None:
+        return entry.size
     from bottega.pipelines.latent import read_autoencoder
 
-    return size // read_autoencoder(folder / manifest.parts.autoencoder).factor
+    return entry.size // read_autoencoder(folder / place).factor
+
+
+def autoencoder_lines(folder: Path) -> Iterator[str]:
+    """What an autoencoder makes of pictures, and how large it is.
+
+    Raises:
+        CheckpointError: When it is damaged or not supported.
+    """
+    from bottega.checkpoint.foreign_files import read_weights
+    from bottega.pipelines.latent import read_autoencoder
+
+    space, tensors = read_autoencoder(folder), read_weights(folder)
+    count = sum(tensor.numel() for tensor in tensors.values())
+    stored = sum(tensor.nbytes for tensor in tensors.values())
+    yield f"autoencoder        {space.channels} channels, a position for {space.factor} x {space.factor} pixels"
+    yield f"scale of latents   {space.scale:.5g}, after a shift of {space.shift:.5g}"
+    yield f"parameters         {count:,}, {stored / 1e6:,.1f} MB as stored"
 
 
 def part_lines(folder: Path, manifest: "CascadeManifest") -> Iterator[str]:
@@ -44,4 +62,4 @@ def pipeline_parts(folder: Path) -> "tuple[CascadeManifest, UNetConfig]":
     return manifest_of(pipeline), plan_of(pipeline.unet)
 
 
-__all__ = ["part_lines", "pipeline_parts", "shown_side"]
+__all__ = ["autoencoder_lines", "part_lines", "pipeline_parts", "shown_side"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from bottega.condition import Condition
@@ -17,7 +17,8 @@ class Batch:
 
     ``examples`` holds what the source knows beyond the picture (layouts, styles, edges), one per picture, or
     nothing. ``condition`` holds the captions' embeddings once an embedding cache has looked them up. ``edges``, where
-    a source was asked for them, is 255 on an edge and 0 far from any.
+    a source was asked for them, is 255 on an edge and 0 far from any. ``latents`` are the pictures as a network of
+    latents sees them, where they were encoded before.
     """
 
     images: UInt8[Tensor, "batch 3 height width"]
@@ -26,6 +27,7 @@ class Batch:
     examples: tuple[Any, ...] = ()
     condition: Condition | None = None
     edges: UInt8[Tensor, "batch height width"] | None = None
+    latents: Float[Tensor, "batch latent_channels latent_height latent_width"] | None = None
 
     def clean(self) -> Images:
         """The pictures as float32 in [-1, 1]."""

@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bottega.checkpoint import load_manifest
 from bottega.checkpoint.ensemble import is_ensemble
 from bottega.config import from_json, to_json
 from bottega.diffusion import DenoiserLike, TimestepPlan
@@ -23,9 +24,15 @@ from bottega.ensemble import Residency
 from bottega.errors import CheckpointError, ConfigError, InputError, nearest
 from bottega.models import UNetConfig
 from bottega.pipelines.experts import ensemble_config, load_mixture
+from bottega.pipelines.latent import stored_space
 from bottega.pipelines.parts import PipelineParts
 from bottega.pipelines.stage import Stage, StageSettings
-from bottega.pipelines.stored import denoiser_config, load_denoiser
+from bottega.pipelines.stored import (
+    DenoiserConfig,
+    denoiser_config,
+    load_denoiser,
+    load_timestep_denoiser,
+)
 from bottega.rundir import write_atomically
 
 FORMAT_VERSION = 1
@@ -46,7 +53,8 @@ _ENCODER_KINDS = ("t5", "clip")
 class StageEntry:
     """A stage of a model folder: where its checkpoint lies, what it paints, and how by default.
 
-    ``noising``, ``numbers`` and ``numbers_apart`` are those of `Stage`.
+    ``noising``, ``numbers`` and ``numbers_apart`` are those of `Stage`. ``autoencoder`` is the folder of the one in
+    whose latents the stage paints, None for pixels.
     """
 
     name: str
@@ -57,6 +65,7 @@ class StageEntry:
     noising: TimestepPlan | None = None
     numbers: tuple[float, ...] = ()
     numbers_apart: tuple[float, ...] = ()
+    autoencoder: str | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -65,6 +74,8 @@ class StageEntry:
             raise ConfigError(
                 f"stage {self.name}: size must be at most {MAX_SIZE}, got {self.size}"
             )
+        if self.autoencoder is not None and self.low_res_from is not None:
+            raise ConfigError(f"stage {self.name} enlarges a picture, which it does in pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +122,9 @@ class CascadeManifest:
         """Every folder of the model, by its path in it."""
         judge = () if self.judge is None else (self.judge,)
         parts = () if self.parts is None else self.parts.folders
-        return (*(stage.folder for stage in self.stages), *self.encoders.values(), *parts, *judge)
+        spaces = tuple(s.autoencoder for s in self.stages if s.autoencoder is not None)
+        stages = (*(stage.folder for stage in self.stages), *dict.fromkeys(spaces))
+        return (*stages, *self.encoders.values(), *parts, *judge)
 
     @property
     def digest(self) -> str:
@@ -125,6 +138,9 @@ class CascadeManifest:
         if self.parts is not None:
             told = [[to_json(s.noising), s.numbers, s.numbers_apart] for s in self.stages]
             facts |= {"parts": to_json(self.parts), "told": told}
+        spaces = {s.name: s.autoencoder for s in self.stages if s.autoencoder is not None}
+        if spaces:  # models of pixels keep the digests that their pictures carry
+            facts |= {"spaces": spaces}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -250,33 +266,51 @@ def load_stages(
         residency: Of stages made of expert denoisers: ``all`` in memory, or the ``active`` one.
 
     Raises:
-        CheckpointError: When one is missing or damaged, or enlarges by another factor than the manifest says.
+        CheckpointError: When one is missing or damaged, enlarges by another factor than the manifest says, or does not
+            fit the latents that it is to paint.
     """
     stages: dict[str, Stage] = {}
     for entry in manifest.stages:
         place = Path(folder) / entry.folder
         if is_ensemble(place):
-            network = ensemble_config(place).network
+            config = ensemble_config(place)
             denoiser: DenoiserLike = load_mixture(place, residency=residency)
         else:
-            denoiser, facts = load_denoiser(place)
-            network = denoiser_config(place, facts).network
+            denoiser, config = _one_denoiser(place)
+        space = None
+        if entry.autoencoder is not None:
+            space = stored_space(Path(folder) / entry.autoencoder, tiled=residency == "active")
         stage = Stage(
             name=entry.name,
             denoiser=denoiser,
             size=entry.size,
             low_res_from=entry.low_res_from,
-            multiple=network.downsampling,
+            space=space,
+            timestep_plan=config.timestep_plan,
+            multiple=config.network.downsampling * (1 if space is None else space.factor),
         )
-        _check_sizes(stage, network, stages)
+        _check_sizes(stage, config.network, stages)
         stages[entry.name] = stage
     return tuple(stages.values())
 
 
+def _one_denoiser(place: Path) -> tuple[DenoiserLike, DenoiserConfig]:
+    """A stage's checkpoint, in the form in which its network learned."""
+    config = denoiser_config(place, load_manifest(place))
+    if config.timestep_plan is None:
+        return load_denoiser(place)[0], config
+    return load_timestep_denoiser(place)[0], config
+
+
 def _check_sizes(stage: Stage, plan: UNetConfig, earlier: Mapping[str, Stage]) -> None:
-    if stage.size % plan.downsampling:
+    if stage.size % stage.multiple:
         raise CheckpointError(
-            f"stage {stage.name} paints multiples of {plan.downsampling} pixels, the manifest says {stage.size}"
+            f"stage {stage.name} paints multiples of {stage.multiple} pixels, the manifest says {stage.size}"
+        )
+    if plan.in_channels != stage.shape[0]:
+        where = "pictures" if stage.space is None else "the latents of its autoencoder"
+        raise CheckpointError(
+            f"stage {stage.name} takes {plan.in_channels} channels, {where} have {stage.shape[0]}"
         )
     scale = None if plan.low_res is None else plan.low_res.scale
     low = None if stage.low_res_from is None else earlier[stage.low_res_from]

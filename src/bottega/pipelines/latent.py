@@ -1,5 +1,6 @@
 """Latents: diffusers' AutoencoderKL, ours or another's, read with our checks, behind the interface of a space."""
 
+import functools
 import hashlib
 import json
 import os
@@ -98,6 +99,16 @@ def read_autoencoder(
         shift=0.0 if shift is None else float(shift),
         tiled=tiled,
     )
+
+
+def stored_space(folder: Path, *, tiled: bool = False) -> Autoencoder:
+    """The same with an autoencoder that stays open, once it was needed.
+
+    Raises:
+        CheckpointError: As `read_autoencoder`.
+    """
+    module = functools.cache(lambda: open_autoencoder(folder))
+    return read_autoencoder(folder, module=module, tiled=tiled)
 
 
 def open_autoencoder(folder: Path) -> Any:
@@ -262,5 +273,6 @@ __all__ = [
     "measured_scale",
     "open_autoencoder",
     "read_autoencoder",
+    "stored_space",
     "write_autoencoder",
 ]

@@ -82,7 +82,12 @@ def denoiser_task(config: RunConfig) -> DenoiserTask:
 
 def stage_config(task: DenoiserTask) -> DenoiserConfig:
     """What a denoiser's checkpoint says it is built from."""
-    return DenoiserConfig(network=task.network, precond=task.precond, noise=task.noise)
+    return DenoiserConfig(
+        network=task.network,
+        precond=task.precond,
+        noise=task.noise,
+        timestep_plan=task.timestep_plan,
+    )
 
 
 def begin_child(

@@ -19,10 +19,11 @@ from bottega.checkpoint import load_tensors
 from bottega.conditioning import Encoders
 from bottega.data import Batch
 from bottega.journal import Journal
+from bottega.recipes.denoisers import denoiser_objective
+from bottega.recipes.latents import open_space
 from bottega.recipes.run import DenoiserTask, RunConfig
 from bottega.recipes.sources import preview_batch
 from bottega.training import Hook, TrainState
-from bottega.training.denoiser_objective import DenoiserObjective
 
 NUM_PICTURES = 128
 """Pictures that both are asked about, none of which was trained on where the world is drawn."""
@@ -45,6 +46,7 @@ class CompareHook(Hook):
         every = config.train.total_images // _TIMES
         super().__init__(every_images=max(config.train.batch_size, every))
         self._config, self._task, self._encoders, self._start = config, task, encoders, start
+        self._space = open_space(task)
         self._asked: list[Batch] = []
         self._parent: Tensor | None = None
 
@@ -84,15 +86,7 @@ class CompareHook(Hook):
 
     def _losses(self, state: TrainState) -> Tensor:
         """Each picture's loss, in the order of the pictures; all draws are the same every time."""
-        objective = DenoiserObjective(
-            noise=self._task.drawn_noise,
-            precond=self._task.precond,
-            low_res_size=self._task.low_res_size,
-            augmentation=self._task.augmentation,
-            degradations=self._task.degradations,
-            crop_px=self._task.crop_px,
-            intervals=self._task.intervals,
-        )
+        objective = denoiser_objective(self._task, self._space, dropout=False)
         parts: list[Tensor] = []
         was_training = state.network.training
         state.network.eval()

@@ -40,7 +40,7 @@ def with_forecast(programme: Programme, rates: Mapping[str, float | None]) -> Pr
     nodes: list[NodeForecast] = []
     ledgers: list[StageLedger] = []
     for stage in programme.stages:
-        cost = describe(stage.task.network, stage.run.size)
+        cost = describe(stage.task.network, stage.run.network_size)
         told = _nodes(stage, cost, rates.get(stage.name))
         nodes += told
         ledgers.append(_ledger(stage, cost, told))
@@ -81,7 +81,7 @@ def try_network(config: RunConfig, task: DenoiserTask) -> float | None:
     Returns:
         None for a network too large to be tried.
     """
-    if describe(task.network, config.size).training_flops > _TOO_LARGE_TO_TRY:
+    if describe(task.network, config.network_size).training_flops > _TOO_LARGE_TO_TRY:
         return None
     device = find_device("auto")
     network, objective = build(config)

@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 
 from bottega.conditioning import Encoders
-from bottega.diffusion import Denoiser, DenoiserLike
+from bottega.diffusion import Denoiser, DenoiserLike, TimestepDenoiser
 from bottega.pipelines import Stage, StageSettings, save_picture, sheet
 from bottega.pipelines.output import to_pictures
 from bottega.recipes.compare import averaged
+from bottega.recipes.denoisers import denoiser_of, settings_for
+from bottega.recipes.latents import open_space
 from bottega.recipes.run import DenoiserTask, RunConfig
 from bottega.recipes.sources import preview_batch
 from bottega.training import TrainState
@@ -30,7 +32,7 @@ class Preview:
         task: DenoiserTask,
         encoders: Encoders,
         *,
-        among: Callable[[Denoiser], DenoiserLike] | None = None,
+        among: Callable[[Denoiser | TimestepDenoiser], DenoiserLike] | None = None,
     ) -> None:
         """Preview the run of ``config``, prompted through ``encoders``.
 
@@ -45,6 +47,7 @@ class Preview:
         self._task = task
         self._encoders = encoders
         self._among = among
+        self._space = open_space(task)
 
     def __call__(self, state: TrainState, target: Path) -> None:
         """Write a sheet to ``target``."""
@@ -55,20 +58,24 @@ class Preview:
         if self._task.low_res_size is not None:
             low_res = shrink(batch.clean(), self._task.low_res_size).to(device)
             low_res_from = "the world"
-        own = Denoiser(state.network, self._task.precond)
+        own = denoiser_of(self._task, state.network)
         stage = Stage(
             name="preview",
             denoiser=own if self._among is None else self._among(own),
             size=self._config.size,
             low_res_from=low_res_from,
+            space=self._space,
+            timestep_plan=self._task.timestep_plan,
         )
         seeds = list(range(len(batch)))
         images = torch.empty(0)
-        walk = stage.paint(cond, cond.null(), seeds, _SETTINGS, low_res=low_res, device=device)
+        settings = settings_for(self._task, _SETTINGS)
+        walk = stage.paint(cond, cond.null(), seeds, settings, low_res=low_res, device=device)
         with averaged(state):
             for step in walk:
                 images = step.x
-        pictures = [_enlarged(picture) for picture in to_pictures(images)]
+            shown = stage.pictures(images)
+        pictures = [_enlarged(picture) for picture in to_pictures(shown)]
         save_picture(sheet(pictures, captions=batch.captions), target)
 
 

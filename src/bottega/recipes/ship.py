@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bottega.checkpoint.ensemble import ENSEMBLE, is_ensemble, read_ensemble
@@ -16,8 +16,12 @@ from bottega.pipelines import (
     load_stages,
     read_manifest,
 )
+from bottega.recipes.branch import denoiser_task, read_config
+from bottega.recipes.denoisers import settings_for
 from bottega.recipes.execute import PLAN, is_filed
-from bottega.recipes.programme import PlannedStage, read_plan
+from bottega.recipes.latents import autoencoder_folder
+from bottega.recipes.programme import read_plan
+from bottega.recipes.run import RunConfig
 from bottega.recipes.train import encoders_folder
 
 _PARTS = {
@@ -27,6 +31,9 @@ _PARTS = {
     "sr128": "piccolo-sr",
     "judge": "piccolo-judge",
 }
+
+AUTOENCODER = "autoencoder"
+"""The folder of a model in which its autoencoder lies."""
 
 # Flat colours lie at the very ends of [-1, 1], where dynamic thresholding would grey them: hence static.
 BASE_SETTINGS = StageSettings(
@@ -100,8 +107,6 @@ def ship_programme(
     """
     folder = Path(folder)
     programme = read_plan(folder / PLAN)
-    stages: list[StageEntry] = []
-    parts: dict[str, Path] = {}
     for stage in programme.stages:
         lacking = [part for part in stage.parts if not is_filed(folder, stage, part)]
         if lacking:
@@ -109,9 +114,61 @@ def ship_programme(
                 f"{stage.name} still lacks {', '.join(lacking)}: go on with bottega train --plan {folder / PLAN} "
                 f"--run {folder} --resume"
             )
-        stages.append(_entry(stage, stages))
-        parts[stages[-1].folder] = folder / stage.name
-    heard = {stage.task.encoders for stage in programme.stages}
+    trained = [(stage.run, folder / stage.name) for stage in programme.stages]
+    called = programme.name if name is None else name
+    return _ship_stages(trained, Path(target), called, judge)
+
+
+def ship_runs(
+    runs: Sequence[Path | str],
+    target: Path | str,
+    *,
+    name: str | None = None,
+    judge: Path | str | None = None,
+) -> CascadeManifest:
+    """Gather what a denoiser's run exported, and further ones that enlarge its pictures, into a model folder.
+
+    Encoders and autoencoder are those that the runs name. A denoiser that was branched is taken as the ensemble that
+    it has become.
+
+    Args:
+        runs: The folder of a base's run, then those of super-resolution runs.
+        target: The model folder, as for `ship_piccolo`.
+        name: What the model is called; as the base's recipe unless told otherwise.
+        judge: As for `ship_programme`.
+
+    Raises:
+        InputError: For a folder that is no run, or a run that trains no denoiser.
+        CheckpointError: When a run has exported nothing yet, or the stages do not make a cascade.
+    """
+    trained: list[tuple[RunConfig, Path]] = []
+    for run in map(Path, runs):
+        config = read_config(run)
+        denoiser_task(config)
+        exported = _newest(run)
+        if not exported.is_dir():
+            raise CheckpointError(
+                f"{run} has exported nothing yet: go on with bottega train --resume --run {run}"
+            )
+        trained.append((config, exported))
+    called = trained[0][0].name if name is None else name
+    return _ship_stages(trained, Path(target), called, judge)
+
+
+def _ship_stages(
+    trained: Sequence[tuple[RunConfig, Path]], target: Path, name: str, judge: Path | str | None
+) -> CascadeManifest:
+    """A model of what runs have trained, from the smallest pictures to the largest."""
+    stages: list[StageEntry] = []
+    parts: dict[str, Path] = {}
+    for config, place in trained:
+        entry = _entry(config, stages)
+        stages.append(entry)
+        parts[entry.folder] = place
+        latents = denoiser_task(config).latents
+        if latents is not None:
+            parts[AUTOENCODER] = autoencoder_folder(latents)
+    heard = {denoiser_task(config).encoders for config, _ in trained}
     if len(heard) > 1:
         raise CheckpointError(f"the stages hear other encoders: {', '.join(sorted(heard))}")
     model = encoders_folder(heard.pop())
@@ -121,17 +178,24 @@ def ship_programme(
         parts["judge"] = Path(judge)
     elif known is not None:
         parts["judge"] = model / known
-    return _gather(Path(target), programme.name if name is None else name, tuple(stages), parts)
+    return _gather(target, name, tuple(stages), parts)
 
 
-def _entry(stage: PlannedStage, earlier: list[StageEntry]) -> StageEntry:
-    size, low = stage.run.size, stage.task.low_res_size
-    if low is None:
-        return StageEntry(name="base", folder="base", size=size, settings=BASE_SETTINGS)
+def _entry(config: RunConfig, earlier: Sequence[StageEntry]) -> StageEntry:
+    task, size = denoiser_task(config), config.size
+    if task.low_res_size is None:
+        return StageEntry(
+            name="base",
+            folder="base",
+            size=size,
+            settings=settings_for(task, BASE_SETTINGS),
+            autoencoder=None if task.latents is None else AUTOENCODER,
+        )
+    low = task.low_res_size
     enlarged = next((entry.name for entry in earlier if entry.size == low), None)
     if enlarged is None:
         raise CheckpointError(
-            f"{stage.name} enlarges pictures of {low} px, and no stage before it paints any"
+            f"{config.name} enlarges pictures of {low} px, and no stage before it paints any"
         )
     name = f"sr{size}"
     return StageEntry(
@@ -208,4 +272,11 @@ def _put_in_place(building: Path, target: Path, parts: Iterable[str]) -> None:
     (building / "manifest.json").replace(target / "manifest.json")
 
 
-__all__ = ["BASE_SETTINGS", "SR_SETTINGS", "ship_piccolo", "ship_programme"]
+__all__ = [
+    "AUTOENCODER",
+    "BASE_SETTINGS",
+    "SR_SETTINGS",
+    "ship_piccolo",
+    "ship_programme",
+    "ship_runs",
+]

@@ -28,8 +28,10 @@ from bottega.recipes.autoencoder import (
 )
 from bottega.recipes.branch import START, ensemble_of, file_run, load_start, stage_config
 from bottega.recipes.compare import CompareHook
+from bottega.recipes.denoisers import denoiser_objective
 from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
 from bottega.recipes.finetune import export_imported, imported_parts
+from bottega.recipes.latents import open_space, with_latents
 from bottega.recipes.machine import curve_hooks, engine_here
 from bottega.recipes.preview import Preview
 from bottega.recipes.run import (
@@ -54,7 +56,7 @@ from bottega.training import (
     TrainState,
     fit,
 )
-from bottega.training.denoiser_objective import DenoiserObjective, picture_share
+from bottega.training.denoiser_objective import picture_share
 from bottega.training.embedded import EmbeddedSource
 from bottega.training.export import export_ema
 from bottega.training.progress import ProgressHook
@@ -108,6 +110,7 @@ def train(
     if isinstance(config.task, DenoiserTask):
         encoders = load_encoders(config.task.encoders)
         source = _embedded(source, config, config.task, encoders, run)
+        source = _encoded(source, config, config.task, run, engine)
         every_hook = [*_watching(config, config.task, encoders, run), *every_hook]
     state = fit(
         network,
@@ -179,18 +182,8 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
     network.checkpointing = task.gradient_checkpointing
     if task.start_from is not None:
         load_module(network, task.start_from)
-    return network, DenoiserObjective(
-        noise=task.drawn_noise,
-        precond=task.precond,
-        dropout=picture_share(task.dropout)[1],
-        low_res_size=task.low_res_size,
-        augmentation=task.augmentation,
-        degradations=task.degradations,
-        crop_px=task.crop_px,
-        intervals=task.intervals,
-        rank=rank,
-        world_size=world_size,
-    )
+    space = open_space(task)
+    return network, denoiser_objective(task, space, rank=rank, world_size=world_size)
 
 
 class _Settings(Hook):
@@ -216,6 +209,21 @@ def _embedded(
         picture_share=picture_share(task.dropout)[0],
         seed=config.train.seed,
     )
+
+
+def _encoded(
+    source: Source, config: RunConfig, task: DenoiserTask, run: RunDir, engine: Engine
+) -> Source:
+    """The source with latents that are kept, where the run asks for that; one process encodes, the others wait."""
+    space = open_space(task)
+    if space is None or task.latents is None or not task.latents.cached:
+        return source
+    if engine.rank > 0:
+        engine.wait()
+    kept = with_latents(source, config, task, space, run.path.parent, device=engine.device)
+    if engine.rank == 0:
+        engine.wait()
+    return kept
 
 
 def load_encoders(place: str) -> Encoders:

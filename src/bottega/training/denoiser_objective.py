@@ -21,6 +21,7 @@ from bottega.diffusion import (
 )
 from bottega.errors import ConfigError, InputError
 from bottega.shapes import Images
+from bottega.training.latents import Encode, seen_by_network
 from bottega.training.objective import Loss
 
 
@@ -31,8 +32,9 @@ class DenoiserObjective:
     With ``low_res_size`` each picture is also shrunk, noised by ``augmentation`` and given to the network to enlarge;
     ``degradations`` spoil the small pictures before that, each by a seed of its own, and with ``crop_px`` the network
     sees squares of that side at random places, whose corners are whole pixels of the small pictures.
-    ``intervals`` confines the noise to intervals of its probability, for an expert denoiser. ``rank`` and
-    ``world_size`` spread the noise levels evenly over processes.
+    ``encode`` takes pictures to latents, None for a network of pixels. ``intervals`` confines the noise to intervals
+    of its probability, for an expert denoiser. ``rank`` and ``world_size`` spread the noise levels evenly over
+    processes.
 
     Source: Karras et al. 2022 (arXiv:2206.00364), equation 2; Imagen (arXiv:2205.11487), sections 2.4 for ``low_res``
     and 2.5 for crops; eDiff-I (arXiv:2211.01324), section 4.2 for dropout and degradations. We spoil the whole small
@@ -46,6 +48,7 @@ class DenoiserObjective:
     augmentation: AugmentationLevels | None = None
     degradations: Degradations | None = None
     crop_px: int | None = None
+    encode: Encode | None = None
     intervals: tuple[tuple[float, float], ...] | None = None
     rank: int = 0
     world_size: int = 1
@@ -59,10 +62,12 @@ class DenoiserObjective:
             raise ConfigError(f"low_res_size must be at least 1, got {self.low_res_size}")
         if self.low_res_size is None and (self.degradations, self.crop_px) != (None, None):
             raise ConfigError("degradations and crop_px are for a super-resolution net")
+        if self.low_res_size is not None and self.encode is not None:
+            raise ConfigError("a super-resolution net enlarges pixels; it has no use for encode")
 
     def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         """The mean loss of a batch, with each picture's own loss and noise level."""
-        clean, low_res = self._pair(batch.clean(), generator)
+        clean, low_res = self._pair(seen_by_network(batch, self.encode), generator)
         sigma = self.noise.sample(
             len(batch),
             generator,

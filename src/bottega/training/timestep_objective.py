@@ -1,6 +1,5 @@
 """The loss of a network that was trained with timesteps, in its own terms, so that it can be trained further."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,16 +7,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bottega.condition import Condition, Stream
+from bottega.conditioning import ConditionDropout
 from bottega.data import Batch
 from bottega.diffusion import TimestepPlan
 from bottega.diffusion.denoiser import per_image
 from bottega.diffusion.noise import stratified
 from bottega.errors import ConfigError
-from bottega.shapes import Images
+from bottega.training.latents import Encode, seen_by_network
 from bottega.training.objective import Loss
-
-Encode = Callable[[Images], Float[Tensor, "batch latent_channels latent_height latent_width"]]
-"""Pictures in [-1, 1] to what the network sees, as a space's ``encode``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +23,9 @@ class TimestepObjective:
 
     ``encode`` takes pictures to latents, None for a network of pixels. ``dropout`` is the share of pictures whose text
     is replaced by ``empty``, the condition of an empty text as this network knows it. ``numbers`` are told beside the
-    text. ``intervals`` confines the noise to intervals of its probability, weak noise first, for an expert denoiser.
-    A learned variance is left as it is. ``rank`` and ``world_size`` spread the timesteps evenly over processes.
+    text. ``condition_dropout`` silences streams instead, as our own denoisers learn it. ``intervals`` confines the
+    noise to intervals of its probability, weak noise first, for an expert denoiser. A learned variance is left as it
+    is. ``rank`` and ``world_size`` spread the timesteps evenly over processes.
 
     Source: Ho et al. 2020 (arXiv:2006.11239), equation 14; Salimans & Ho 2022 (arXiv:2202.00512), Appendix D, for v.
     """
@@ -37,6 +35,7 @@ class TimestepObjective:
     dropout: float = 0.1
     empty: Condition | None = None
     numbers: tuple[float, ...] = ()
+    condition_dropout: ConditionDropout | None = None
     intervals: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
     rank: int = 0
     world_size: int = 1
@@ -54,8 +53,7 @@ class TimestepObjective:
 
     def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         """The mean loss of a batch, with each picture's own loss and noise level."""
-        pictures = batch.clean()
-        clean = pictures if self.encode is None else self.encode(pictures)
+        clean = seen_by_network(batch, self.encode)
         sigma = self._sigmas(len(clean), generator).to(clean.device)
         eps = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean)
         level = per_image(sigma)
@@ -92,6 +90,8 @@ class TimestepObjective:
         if self.numbers:
             rows = torch.tensor([self.numbers] * len(batch), device=batch.clean().device)
             condition = replace(condition, numbers=rows)
+        if self.condition_dropout is not None and condition.streams:
+            condition = self.condition_dropout(condition, generator)
         if self.empty is None or self.dropout == 0:
             return condition
         draws = torch.rand(len(batch), generator=generator, device=generator.device)

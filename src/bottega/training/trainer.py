@@ -219,6 +219,7 @@ def _placed(batch: Batch, device: torch.device) -> Batch:
         batch,
         images=batch.images.to(device, non_blocking=True),
         condition=None if batch.condition is None else batch.condition.to(device=device),
+        latents=None if batch.latents is None else batch.latents.to(device, non_blocking=True),
         edges=None if batch.edges is None else batch.edges.to(device, non_blocking=True),
     )
 
