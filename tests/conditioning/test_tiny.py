@@ -83,3 +83,16 @@ def test_configurations_go_to_json_and_back():
 def test_sizes_that_do_not_fit_each_other_are_refused(make, name):
     with pytest.raises(ConfigError, match=name):
         make()
+
+
+def test_half_of_a_new_t5s_heads_looks_back_and_half_ahead(t5_tokenizer):
+    """Without a sense of before and after, "a cat left of a dog" and its reverse are one bag of words."""
+    model = build_t5(SMALL, t5_tokenizer)
+    bias = model.encoder.block[0].layer[0].SelfAttention.compute_bias(9, 9)[0, :, 4]
+    for head, logits in enumerate(bias):
+        before, after = logits[:4], logits[5:].flip(0)  # both from far to near
+        near, away = (before, after) if head % 2 == 0 else (after, before)
+        assert (near.diff() > 0).all()
+        assert (near.min() > away).all()
+    decoder = model.decoder.block[0].layer[0].SelfAttention.compute_bias(9, 9)[0, :, 8]
+    assert (decoder.diff(dim=1) > 0).all()

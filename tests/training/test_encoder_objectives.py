@@ -14,8 +14,15 @@ from bottega.conditioning import (
 )
 from bottega.conditioning.pictures import PicturePreparation
 from bottega.data import Batch
+from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig, SceneMixture, WorldSource
 from bottega.errors import ConfigError
-from bottega.training.encoder_objectives import ClipContrast, SpanCorruption, hidden_spans
+from bottega.training.encoder_objectives import (
+    SIDES,
+    ClipContrast,
+    SpanCorruption,
+    hidden_spans,
+    stated_sides,
+)
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -23,8 +30,8 @@ COLOURS = {
     "blue": (30, 40, 220),
     "white": (240, 240, 240),
 }
-SIDES = ("left", "right")
-CAPTIONS = [f"a {colour} square on the {side}" for colour in COLOURS for side in SIDES]
+CAPTIONS_SIDES = ("left", "right")
+CAPTIONS = [f"a {colour} square on the {side}" for colour in COLOURS for side in CAPTIONS_SIDES]
 T5 = TinyT5Config(d_model=32, num_heads=2, d_ff=48, num_layers=1, num_decoder_layers=1)
 CLIP = TinyClipConfig(
     text_width=32,
@@ -39,6 +46,12 @@ CLIP = TinyClipConfig(
     patch_px=8,
     projection=16,
 )
+
+
+PAIRS = SceneMixture(
+    single=0.0, pair=1.0, together=0.0, count=0.0, between=0.0, corner=0.0, sizes=0.0, several=0.0, words=0.0,
+    tint=0.0, style=0.0, short_caption=0.0, long_caption=0.0, varied_phrasing=0.0,
+)  # fmt: skip
 
 
 def draw(caption):
@@ -145,6 +158,72 @@ def test_t5_learns_to_fill_in_what_is_hidden(t5_tokenizer):
     after = train(network, objective, batch, 60)
     assert after.total < before.total / 3
     assert after.metrics["token_accuracy"] > 0.7
+
+
+def test_the_sides_that_a_caption_states_are_those_of_the_picture():
+    world = EmojiWorld(EmojiWorldConfig(mixture=SceneMixture(single=0.3, pair=0.7)))
+    seen = set()
+    for index in range(300):
+        example = world[index]
+        for start, end, side in stated_sides(example):
+            phrase = next(p for p in example.phrases if (p.start, p.end) == (start, end))
+            placed = example.plan.objects[phrase.objects[0]]
+            is_there = {
+                "left": placed.x < 0.5,
+                "right": placed.x > 0.5,
+                "top": placed.y < 0.5,
+                "bottom": placed.y > 0.5,
+            }
+            assert is_there[SIDES[side]], example.caption
+            seen.add(SIDES[side])
+        if not example.plan.relations:
+            assert stated_sides(example) == []
+    assert seen == set(SIDES)
+
+
+def test_marking_sides_teaches_the_features_of_a_thing_who_is_where():
+    """A denoiser reads who is where from the features of the nouns, so there it has to be written."""
+    world = EmojiWorld(EmojiWorldConfig(num_things=4, mixture=PAIRS))
+    tokenizer = train_tokenizer(
+        [world[i].caption for i in range(200)], "t5", TokenizerConfig(vocab_size=512, max_tokens=32)
+    )
+    source = WorldSource(world, 16)
+    network = build_t5(T5, tokenizer)
+    objective = SpanCorruption(tokenizer, misspelt_frac=0.0)
+    unseen = source.batch(range(9000, 9200))
+    with torch.no_grad():
+        before = objective(network, unseen, gen()).metrics["side_accuracy"]
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for step in range(70):
+        loss = objective(network, source.batch(range(24 * step, 24 * step + 24)), gen(step))
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = objective(network, unseen, gen()).metrics["side_accuracy"]
+    assert before < 0.6
+    assert after > 0.9
+    assert side_accuracy(network, tokenizer, list(unseen.examples)) > 0.9
+
+
+def side_accuracy(network, tokenizer, examples):
+    """How often a linear map of the first noun's feature tells its side; fitted on half of the examples."""
+    features, wanted = [], []
+    for example in examples:
+        encoded = tokenizer(example.caption, return_offsets_mapping=True, return_tensors="pt")
+        spans = encoded.pop("offset_mapping")[0].tolist()
+        _, end, side = stated_sides(example)[0]
+        token = next(k for k, span in enumerate(spans) if span[1] == end)
+        with torch.no_grad():
+            features.append(network.encoder(**encoded).last_hidden_state[0, token])
+        wanted.append(side)
+    x = torch.cat([torch.stack(features), torch.ones(len(features), 1)], dim=1).double()
+    y = F.one_hot(torch.tensor(wanted), len(SIDES)).double()
+    half = len(examples) // 2
+    ridge = 1e-2 * torch.eye(x.shape[1], dtype=torch.double)
+    weights = torch.linalg.solve(x[:half].T @ x[:half] + ridge, x[:half].T @ y[:half])
+    said = (x[half:] @ weights).argmax(dim=1)
+    return (said == torch.tensor(wanted[half:])).double().mean().item()
 
 
 def test_clip_learns_which_caption_belongs_to_which_picture(clip_tokenizer):
@@ -263,7 +342,13 @@ def test_blank_captions_do_not_break_the_loss(t5_tokenizer):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"texts_frac": 1.5}, {"misspelt_frac": -1.0}, {"hidden_frac": 0.0}, {"mean_span": 0.5}],
+    [
+        {"texts_frac": 1.5},
+        {"misspelt_frac": -1.0},
+        {"sides_weight": -1.0},
+        {"hidden_frac": 0.0},
+        {"mean_span": 0.5},
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, t5_tokenizer):
     with pytest.raises(ConfigError):

@@ -35,19 +35,21 @@ learns what things look like first; with more pictures than two cores see in an 
 
 
 def piccolo_t5() -> RunConfig:
-    """A T5 that has read captions of the whole core vocabulary; about five minutes on two cores."""
+    """A T5 that has read captions of the whole core vocabulary; about a quarter of an hour on one core."""
     return RunConfig(
         name="piccolo-t5",
-        data=EmojiWorldConfig(mixture=SceneMixture(synonym=0.15, long_caption=0.1)),
+        data=EmojiWorldConfig(
+            mixture=SceneMixture(single=0.3, pair=0.5, synonym=0.15, long_caption=0.1)
+        ),
         size=32,
         task=T5Task(),
         train=TrainConfig(
-            total_images=400_000,
-            batch_size=256,
+            total_images=150_016,
+            batch_size=64,
             learning_rate=1e-3,
-            schedule=Linear(start_frac=0.3),
+            schedule=Linear(start_frac=0.0),
             warmup_images=20_000,
-            checkpoint_images=100_000,
+            checkpoint_images=50_000,
             ema=EmaConfig(stds=(0.05,), every_images=1024),
         ),
     )

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from bottega.conditioning import ConditionDropout, TinyClipConfig, TinyT5Config, TokenizerConfig
-from bottega.data import Degradations
+from bottega.data import Buckets, Degradations
 from bottega.data.emoji_world import EmojiWorldConfig
 from bottega.diffusion import (
     AugmentationLevels,
@@ -226,7 +226,8 @@ class RunConfig:
     """One run. ``size`` is the pictures' side in pixels; ``num_examples`` bounds an endless world to that many.
 
     A bounded world is walked in epochs of a new order each, and lets its captions' embeddings be computed once.
-    ``branch`` says from whom an expert denoiser grows; its run begins with the weights in the folder ``start``.
+    ``branch`` says from whom an expert denoiser grows; its run begins with the weights in the folder ``start``. With
+    ``buckets`` pictures keep their shapes, each whole in the bucket nearest its own, and every batch is of one bucket.
     """
 
     name: str
@@ -236,6 +237,7 @@ class RunConfig:
     train: TrainConfig
     num_examples: int | None = None
     branch: Branch | None = None
+    buckets: Buckets | None = None
 
     def __post_init__(self) -> None:
         if self.size < 8:
@@ -260,6 +262,8 @@ class RunConfig:
         if isinstance(self.task, DenoiserTask) and low_res is not None:
             self._check_crop(self.task, self.size // low_res)
         self._check_sides()
+        if self.buckets is not None:
+            self._check_buckets(self.buckets)
 
     @property
     def network_size(self) -> int:
@@ -285,6 +289,33 @@ class RunConfig:
         if self.size % unit:
             raise ConfigError(
                 f"size must be a multiple of {unit}, by which autoencoder and network shrink a picture; got {self.size}"
+            )
+
+    def _check_buckets(self, buckets: Buckets) -> None:
+        """Only networks that paint whole pictures learn from several shapes, which they must be able to halve."""
+        base = isinstance(self.task, DenoiserTask) and self.task.low_res_size is None
+        if not (base or isinstance(self.task, ImportedTask)):
+            raise ConfigError(
+                f"buckets are for denoisers that paint whole pictures, not for this {type(self.task).__name__}; a net "
+                "that enlarges learns from squares, and paints any shape"
+            )
+        if isinstance(self.data, EmojiWorldConfig) and self.num_examples is None:
+            raise ConfigError(
+                "buckets share out pictures that are known; say with num_examples how many the world shows"
+            )
+        if not isinstance(self.task, DenoiserTask):
+            return
+        latents, unit = self.task.latents, self.task.network.downsampling
+        if latents is not None:
+            unit *= latents.factor
+            if latents.cached:
+                raise ConfigError(
+                    "task.latents.cached keeps latents of one size; with buckets set it to false"
+                )
+        if buckets.multiple % unit:
+            raise ConfigError(
+                f"buckets.multiple must be a multiple of {unit}, by which the network shrinks a picture, got "
+                f"{buckets.multiple}"
             )
 
     def _check_enlarging(self, task: EnlargerTask) -> None:
