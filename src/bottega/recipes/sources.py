@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from bottega.data import Batch, Source
-from bottega.data.emoji_world import EmojiWorld, WorldSource
-from bottega.data.folders import FolderSource
+from bottega.data import Batch, Groups, Source, groups_of, pictures_in
+from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig, WorldSource
 from bottega.recipes.run import FolderConfig, RunConfig
 
 # Far beyond any training index, so that a preview is of scenes the network has not seen.
@@ -19,6 +18,14 @@ class Bounded:
         self._source = source
         most = source.num_examples
         self.num_examples: int | None = num_examples if most is None else min(num_examples, most)
+
+    @property
+    def groups(self) -> Groups | None:
+        """What is left of the source's own."""
+        groups, count = groups_of(self._source), self.num_examples
+        if groups is None or count is None:
+            return groups
+        return tuple(tuple(i for i in group if i < count) for group in groups)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The source's own batch."""
@@ -36,19 +43,31 @@ def picture_source(config: RunConfig) -> Source:
 
 
 def preview_batch(config: RunConfig, num_pictures: int) -> Batch:
-    """Pictures and captions to judge progress by: unseen scenes of the world, or the first files of a folder."""
+    """Pictures and captions to judge progress by: unseen scenes of the world, or the first files of a folder.
+
+    In buckets, unseen scenes are squares, and files come from the bucket that holds most.
+    """
+    if isinstance(config.data, EmojiWorldConfig):
+        unseen = WorldSource(EmojiWorld(config.data), config.size)
+        return unseen.batch(range(_UNSEEN, _UNSEEN + num_pictures))
     source = _whole(config)
-    if source.num_examples is None:
-        return source.batch(range(_UNSEEN, _UNSEEN + num_pictures))
-    return source.batch(range(min(num_pictures, source.num_examples)))
+    groups = groups_of(source)
+    here = range(0 if source.num_examples is None else source.num_examples)
+    members = here if groups is None else max(groups, key=len)
+    return source.batch(members[:num_pictures])
 
 
 def _whole(config: RunConfig) -> Source:
     if isinstance(config.data, FolderConfig):
-        return FolderSource(
-            config.data.path, config.size, caption_field=config.data.caption_field, check="headers"
+        return pictures_in(
+            config.data.path,
+            config.size,
+            caption_field=config.data.caption_field,
+            check="headers",
+            buckets=config.buckets,
         )
-    return WorldSource(EmojiWorld(config.data), config.size)
+    world, bounded = EmojiWorld(config.data), config.num_examples
+    return WorldSource(world, config.size, buckets=config.buckets, num_examples=bounded)
 
 
 __all__ = ["Bounded", "picture_source", "preview_batch"]

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from bottega import seeding
 from bottega.condition import Condition, Stream
 from bottega.conditioning import Encoders
-from bottega.data import Batch, Source
+from bottega.data import Batch, Groups, Source, groups_of
 from bottega.errors import ConfigError
 
 
@@ -56,6 +56,11 @@ class EmbeddedSource:
     def num_examples(self) -> int | None:
         """As many as the source beneath has."""
         return self._source.num_examples
+
+    @property
+    def groups(self) -> Groups | None:
+        """Those of the source beneath."""
+        return groups_of(self._source)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The source's batch with its condition."""

@@ -26,7 +26,7 @@ from bottega.training.config import TrainConfig
 from bottega.training.engine import Engine, LocalEngine
 from bottega.training.finite import FiniteGuard
 from bottega.training.hooks import CheckpointHook, Hook
-from bottega.training.loader import Loader, Order
+from bottega.training.loader import Loader, order_of
 from bottega.training.objective import Loss, Objective
 from bottega.training.optim import set_learning_rate
 from bottega.training.precision import clip_gradients
@@ -91,7 +91,12 @@ def fit(
             network.compile()
         loader = Loader(
             source,
-            Order(source.num_examples, seeding.derive(config.seed, "order")),
+            order_of(
+                source,
+                seeding.derive(config.seed, "order"),
+                batch_size=config.batch_size,
+                start=state.images_seen,
+            ),
             start=state.images_seen,
             batch_size=config.batch_size,
             microbatch=microbatch,

@@ -52,14 +52,19 @@ def _ink(picture: Picture, things: Bool[ndarray, "height width"], ground: Any) -
 
 
 def _pixel_art(picture: Picture) -> Picture:
-    """Sixteen cells to a side, few levels."""
+    """Sixteen cells to the shorter side, few levels."""
     from PIL import Image
 
-    size = picture.shape[0]
-    small = Image.fromarray(picture).resize((16, 16), Image.Resampling.BOX)
+    height, width = picture.shape[:2]
+    cells = (_cells(width, min(height, width)), _cells(height, min(height, width)))
+    small = Image.fromarray(picture).resize(cells, Image.Resampling.BOX)
     levels = np.asarray(small).astype(np.int16)
     few = np.clip((levels + 12) // 24 * 24, 0, 255).astype(np.uint8)
-    return np.asarray(Image.fromarray(few).resize((size, size), Image.Resampling.NEAREST)).copy()
+    return np.asarray(Image.fromarray(few).resize((width, height), Image.Resampling.NEAREST)).copy()
+
+
+def _cells(pixels: int, shorter: int) -> int:
+    return round(16 * pixels / shorter)
 
 
 def _neon(picture: Picture, things: Bool[ndarray, "height width"], ground: Any) -> Real:
@@ -70,7 +75,7 @@ def _neon(picture: Picture, things: Bool[ndarray, "height width"], ground: Any) 
     vivid = 70 + vivid * 0.73
     line = _lines(picture, things, 4.0)[..., None]
     tube = vivid * line
-    glow = _blurred(tube, picture.shape[0] / 24)
+    glow = _blurred(tube, _side(picture) / 24)
     return (ground * 0.28 + colour * things[..., None] * 0.18 + tube + glow * 0.9).astype(
         np.float32
     )
@@ -78,19 +83,18 @@ def _neon(picture: Picture, things: Bool[ndarray, "height width"], ground: Any) 
 
 def _watercolour(picture: Picture, things: Bool[ndarray, "height width"], ground: Any) -> Real:
     """Soft pale washes with darker rims on grainy paper."""
-    size = picture.shape[0]
     colour = picture.astype(np.float32)
-    soft = _blurred(colour, size / 56)
+    soft = _blurred(colour, _side(picture) / 56)
     rim = np.abs(soft - colour).mean(axis=2, keepdims=True)
     washed = 0.66 * soft + 0.34 * 250 - 0.5 * np.minimum(rim, 60)
-    return washed + _grain(size)[..., None] * 22
+    return washed + _grain(picture.shape[:2])[..., None] * 22
 
 
 def _sketch(picture: Picture, things: Bool[ndarray, "height width"], ground: Any) -> Real:
     """Grey pencil on paper that is only faintly coloured by the ground."""
     light = picture @ _LIGHT
     line = _lines(picture, things, 2.6)
-    size = picture.shape[0]
+    size = picture.shape[:2]
     hatch = _hatching(size) * np.clip((170 - light) / 130, 0, 1) * things
     pencil = np.clip(line + 0.55 * hatch, 0, 1)[..., None]
     paper = 0.5 * ground + 0.5 * 252
@@ -99,13 +103,18 @@ def _sketch(picture: Picture, things: Bool[ndarray, "height width"], ground: Any
 
 def _lines(picture: Picture, things: Bool[ndarray, "height width"], gain: float) -> Plane:
     """How much of a line goes through each pixel: from steps of lightness, and from outlines."""
-    size = picture.shape[0]
+    size = _side(picture)
     light = (picture @ _LIGHT).astype(np.float32)
     light += 90 * things
     steps = _steps(light)
     if size >= 64:
         steps = _blurred(steps, size / 200) * 1.7
     return np.clip(steps * (gain / 255), 0, 1)
+
+
+def _side(picture: Picture) -> int:
+    """The shorter side in pixels, which strokes and grain go by."""
+    return min(picture.shape[:2])
 
 
 def _steps(plane: Plane) -> Plane:
@@ -125,18 +134,18 @@ def _blurred(image: Any, radius: float) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _grain(size: int) -> Plane:
+def _grain(size: tuple[int, int]) -> Plane:
     """Paper grain, always the same."""
-    noise = np.random.default_rng(11).standard_normal((size, size)).astype(np.float32)
-    coarse = _blurred(128 + 60 * noise, size / 96) - 128
+    noise = np.random.default_rng(11).standard_normal(size).astype(np.float32)
+    coarse = _blurred(128 + 60 * noise, min(size) / 96) - 128
     return np.clip(coarse / 60, -1, 1)
 
 
 @functools.lru_cache(maxsize=8)
-def _hatching(size: int) -> Plane:
+def _hatching(size: tuple[int, int]) -> Plane:
     """Slanted strokes, always the same."""
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
-    period = max(3.0, size / 24)
+    y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
+    period = max(3.0, min(size) / 24)
     return (0.5 + 0.5 * np.sin((x + y) * (2 * np.pi / period))).astype(np.float32)
 
 

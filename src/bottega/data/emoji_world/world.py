@@ -9,14 +9,16 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from bottega.data.batch import Batch
+from bottega.data.buckets import Bucket, Buckets, Groups, grouped, one_bucket
 from bottega.data.emoji_world.captions import Span, SpanKind, write_caption
 from bottega.data.emoji_world.draws import Draws
 from bottega.data.emoji_world.layout import Scenes
 from bottega.data.emoji_world.mixture import EmojiWorldConfig, SceneMixture
 from bottega.data.emoji_world.plan import Plan, Style
-from bottega.data.emoji_world.render import Picture, edges, labels, render
+from bottega.data.emoji_world.render import Picture, Size, edges, labels, render, sides
 from bottega.data.emoji_world.sprites import store
 from bottega.errors import InputError
+from bottega.seeding import derive
 
 
 class Phrase:
@@ -41,10 +43,10 @@ class Phrase:
     kind: SpanKind
     objects: tuple[int, ...]
 
-    def mask(self, size: int) -> Bool[ndarray, "height width"]:
+    def mask(self, size: Size) -> Bool[ndarray, "height width"]:
         """The pixels that belong to what the words say, as far as they are seen; for a style, all of them."""
         if self.kind == "style":
-            return np.ones((size, size), bool)
+            return np.ones(sides(size), bool)
         owners = labels(self._plan, size)
         if self.kind == "background":
             return owners == 0
@@ -52,7 +54,7 @@ class Phrase:
             return owners == len(self._plan.objects) + 1
         return np.isin(owners, [index + 1 for index in self.objects])
 
-    def box(self, size: int) -> tuple[int, int, int, int]:
+    def box(self, size: Size) -> tuple[int, int, int, int]:
         """Left, top, right and bottom (exclusive) pixels around the mask; zeros when nothing is seen."""
         mask = self.mask(size)
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -81,11 +83,11 @@ class Example:
         """The parts of the caption that speak of something to be seen."""
         return tuple(Phrase(self.caption, self.plan, span) for span in self._spans)
 
-    def image(self, size: int) -> Picture:
+    def image(self, size: Size) -> Picture:
         """The picture, uint8."""
         return render(self.plan, size)
 
-    def edges(self, size: int) -> Bool[ndarray, "height width"]:
+    def edges(self, size: Size) -> Bool[ndarray, "height width"]:
         """The exact outlines of what is seen."""
         return edges(self.plan, size)
 
@@ -132,21 +134,59 @@ def describe(plan: Plan, seed: int | None = None, mixture: SceneMixture = _PLAIN
 
 
 class WorldSource:
-    """The world as a source of training batches of one picture size, endless."""
+    """The world as a source of training batches: squares without end, or its first examples in buckets.
 
-    num_examples = None
+    Which bucket a scene is drawn in is a function of its index alone, each as often as any other.
+    """
 
-    def __init__(self, world: EmojiWorld, size: int) -> None:
-        """Draw ``world`` at ``size`` pixels."""
+    def __init__(
+        self,
+        world: EmojiWorld,
+        size: int,
+        *,
+        buckets: Buckets | None = None,
+        num_examples: int | None = None,
+    ) -> None:
+        """Draw ``world``.
+
+        Args:
+            world: What to draw.
+            size: Pixels of a square's side, to which buckets are scaled.
+            buckets: Which shapes pictures have, beside squares.
+            num_examples: How many examples there are; they never end when it is not given.
+
+        Raises:
+            InputError: For buckets without an end, since nobody could say then which examples share a batch.
+        """
+        if buckets is not None and num_examples is None:
+            raise InputError("a world in buckets needs num_examples, for example 100000")
         self.world = world
         self.size = size
+        self.num_examples = num_examples
+        self._shapes = (Bucket(size, size),) if buckets is None else buckets.at(size)
+
+    def bucket(self, index: int) -> Bucket:
+        """The size that example ``index`` is drawn at."""
+        return self._shapes[derive(self.world.config.seed, "bucket", index) % len(self._shapes)]
+
+    @functools.cached_property
+    def groups(self) -> Groups | None:
+        """The examples of every bucket; None where all have one size."""
+        if len(self._shapes) == 1 or self.num_examples is None:
+            return None
+        return tuple(grouped({i: self.bucket(i) for i in range(self.num_examples)}).values())
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """The examples at ``indices``, in that order; ``Batch.examples`` holds them."""
+        """The examples at ``indices``, in that order; ``Batch.examples`` holds them.
+
+        Raises:
+            InputError: For examples of several buckets.
+        """
         examples = tuple(self.world[i] for i in indices)
-        pictures = np.empty((len(examples), 3, self.size, self.size), np.uint8)
+        bucket = one_bucket({self.bucket(i) for i in indices}, self._shapes[0])
+        pictures = np.empty((len(examples), 3, *bucket), np.uint8)
         for place, example in enumerate(examples):
-            pictures[place] = example.image(self.size).transpose(2, 0, 1)
+            pictures[place] = example.image(bucket).transpose(2, 0, 1)
         return Batch(
             images=torch.from_numpy(pictures),
             captions=tuple(example.caption for example in examples),
