@@ -42,7 +42,7 @@ def test_the_truth_itself_has_no_error_and_a_blurred_picture_has_one(judge):
     scores = compare_ways("noise", small, real, ways, judge, lambda *done: told.append(done))
     nearest, oracle = scores
     assert (nearest.source, nearest.way, nearest.better) == ("noise", "nearest", 0.0)
-    assert oracle.feature_error == 0 and oracle.better == 1.0 and oracle.distance < 1e-6
+    assert oracle.feature_error == 0 and oracle.better == 1.0 and oracle.distance < 1e-4
     assert oracle.sharpness == pytest.approx(1) and oracle.psnr_db > 100
     assert nearest.feature_error > 0.05 and nearest.sharpness < 0.3 and nearest.distance > 0
     error = torch.cat([ways["nearest"](s) - r for s, r in zip(small, real, strict=True)])

@@ -91,9 +91,7 @@ def test_a_second_run_begins_with_the_generator_of_the_first(judge, trained):
 
 
 def test_without_features_and_critic_no_judge_is_needed_and_no_critic_learns(tmp_path):
-    config = toy_enlarger(
-        tmp_path / "gone", images=8, weights=SrGanWeights(feature=0.0, adversarial=0.0)
-    )
+    config = toy_enlarger(tmp_path / "gone", weights=SrGanWeights(feature=0.0, adversarial=0.0))
     fresh = {n: p.clone() for n, p in build(config)[0].named_parameters()}
     state = train(config, tmp_path / "run")
     moved = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_runs import toy_base, toy_sr
 
 from bottega import load
@@ -80,10 +81,12 @@ def test_both_experts_work_on_every_large_picture(trained, tmp_path):
     whole = paint()
     for expert in painter.stages[1].denoiser.experts:
         weight = expert.denoiser.network.stem.weight
-        before = weight.data.clone()
-        weight.data.zero_()
+        before = weight.detach().clone()
+        with torch.no_grad():
+            weight.zero_()
         assert not np.array_equal(whole, paint())
-        weight.data.copy_(before)
+        with torch.no_grad():
+            weight.copy_(before)
     assert np.array_equal(whole, paint())
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bottega.cli.measuring import Output, check_counts, check_outputs
+from bottega.cli.measuring import Output, check_outputs
 from bottega.cli.options import Device
 from bottega.cli.progress import counting_bar
 
@@ -44,7 +44,8 @@ def enlarging(
     from bottega.pipelines.enlarging import bicubic, load_enlarger
     from bottega.recipes.srgan import find_judge
 
-    check_counts(num_pictures, 1)
+    if num_pictures < 2:
+        raise InputError(f"--pictures must be at least 2, got {num_pictures}")
     check_outputs(output, page, None)
     enlarger, reader = load_enlarger(model, device=device), find_judge(judge)
     if size % enlarger.scale or not reader.config.size_px <= size <= 1024:

@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bottega.errors import InputError
-from bottega.evaluation.features import FeatureMaps, patch_features
+from bottega.evaluation.features import FeatureMaps, Pictures, patch_features
 from bottega.evaluation.fid import frechet_distance, gaussian
 from bottega.evaluation.judge import Judge
 from bottega.shapes import Images
 from bottega.training.srgan_objective import feature_error
 
-Enlarging = Callable[[Images], Float[Tensor, "_ 3 _ _"]]
+Enlarging = Callable[[Pictures], Pictures]
 """Makes pictures larger, the same number of times for all that are compared."""
 
 
@@ -40,8 +40,8 @@ class EnlargingScore:
 
 def compare_ways(
     source: str,
-    small: Sequence[Images],
-    real: Sequence[Images],
+    small: Sequence[Pictures],
+    real: Sequence[Pictures],
     ways: Mapping[str, Enlarging],
     judge: Judge,
     progress: Callable[[int, int], None] | None = None,
@@ -104,7 +104,7 @@ def slope(images: Images) -> Float[Tensor, ""]:
     return (across + down) / 2
 
 
-def _check_size(name: str, made: Images, truth: Float[Tensor, "_ 3 _ _"]) -> None:
+def _check_size(name: str, made: Pictures, truth: Pictures) -> None:
     if made.shape != truth.shape:
         raise InputError(
             f"{name} gives {made.shape[-2]} x {made.shape[-1]} pixels where {truth.shape[-2]} x "

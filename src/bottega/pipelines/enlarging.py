@@ -44,7 +44,7 @@ TILE_PX = 512
 _PAINTED_AT_ONCE = 128
 """Positions a side that are painted at once: large maps are what takes the memory, and they look two positions far."""
 
-Pixels = UInt8[ndarray, "height width 3"]
+Pixels = UInt8[ndarray, "_ _ 3"]
 Span = tuple[int, int]
 Progress = Callable[[int, int], None]
 
@@ -149,7 +149,7 @@ def load_enlarger(place: str | Path, *, device: str = "auto", dtype: str = "floa
     network, digest = load_generator(place)
     network = network.to(device=where, dtype=find_dtype(dtype, where)).eval()
     network = network.requires_grad_(False).to(memory_format=torch.channels_last)
-    return Enlarger(network=network, name=Path(place).stem, digest=digest, device=where)
+    return Enlarger(network=network, name=_name(Path(place)), digest=digest, device=where)
 
 
 def load_generator(place: str | Path) -> tuple[RRDBNet, str]:
@@ -187,6 +187,13 @@ def _find(place: str) -> Path:
     raise InputError(
         f"there is no folder or file {place!r} with an enlarger{nearest(place, SHIPPED_ENLARGERS)}"
     )
+
+
+def _name(place: Path) -> str:
+    """What an enlarger is called: as its file, its folder, or the run that exported it."""
+    if place.suffix == ".safetensors":
+        return place.stem
+    return place.resolve().parent.name if place.name == "export" else place.name
 
 
 def bicubic(images: Images, scale: int) -> Float[Tensor, "batch channels tall wide"]:

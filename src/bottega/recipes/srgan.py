@@ -26,7 +26,7 @@ from bottega.training.denoiser_objective import shrink
 from bottega.training.export import averaged_weights, find_checkpoint
 from bottega.training.objective import Objective
 from bottega.training.srgan_objective import FeatureMaps as Features
-from bottega.training.srgan_objective import SrGanObjective
+from bottega.training.srgan_objective import SrGanObjective, SrGanWeights
 
 _PREVIEW_IMAGES = 4_000
 _SHOWN = 4
@@ -47,10 +47,11 @@ def piccolo_srgan() -> RunConfig:
         task=EnlargerTask(
             network=RRDBNetConfig(width=32, num_blocks=3, grow=16),
             discriminator_width=16,
-            crop_px=128,
+            weights=SrGanWeights(adversarial=0.05),
+            crop_px=96,
         ),
         train=TrainConfig(
-            total_images=60_000,
+            total_images=40_000,
             batch_size=8,
             learning_rate=4e-4,
             optimizer=AdamW(betas=(0.9, 0.99), weight_decay=0.0),
