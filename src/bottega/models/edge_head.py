@@ -18,6 +18,7 @@ from bottega.models.attention import AttentionMap, TextReader
 from bottega.models.attention_config import require
 from bottega.models.context import Context
 from bottega.models.layers import Changed, Features, conv
+from bottega.models.moe_gates import Exploring
 from bottega.models.unet import UNet
 
 NUM_CONVS = 5
@@ -118,9 +119,9 @@ class EdgeSupervised(nn.Module):
         layers = sum(isinstance(module, TextReader) for module in network.modules())
         self.heads = nn.ModuleList(EdgeHead(config.width) for _ in range(layers))
 
-    def prepare(self, condition: Condition) -> Context:
+    def prepare(self, condition: Condition, exploring: Exploring | None = None) -> Context:
         """As the network does."""
-        return self.network.prepare(condition)
+        return self.network.prepare(condition, exploring)
 
     def forward(
         self,
@@ -160,9 +161,9 @@ class Watching(nn.Module):
         self.context: Context | None = None
         self.maps: list[AttentionMap] = []
 
-    def prepare(self, condition: Condition) -> Context:
+    def prepare(self, condition: Condition, *told: Any) -> Context:
         """As the network does."""
-        prepared = cast(Any, self.network).prepare(condition)
+        prepared = cast(Any, self.network).prepare(condition, *told)
         self.context = prepared
         return prepared
 

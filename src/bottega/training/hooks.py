@@ -7,7 +7,7 @@ from typing import Any
 from bottega.checkpoint import Retention, prune
 from bottega.errors import ConfigError
 from bottega.journal import Journal
-from bottega.training.meter import Meter, Summary
+from bottega.training.meter import Meter, Summary, single_numbers
 from bottega.training.state import StepReport, TrainState, save_state
 
 
@@ -167,8 +167,9 @@ def _curves(summary: Summary) -> dict[str, float]:
         "learning_rate": summary.learning_rate,
         "grad_norm": summary.grad_norm,
         "images_per_s": summary.images_per_s,
-        **summary.metrics,
     }
+    for name, value in summary.metrics.items():
+        curves.update(single_numbers(name, value))
     for number, loss in enumerate(summary.by_sigma, start=1):
         curves[f"loss_by_sigma/quartile_{number}"] = loss
     return curves

@@ -1,7 +1,7 @@
 """Sums up the steps between two reports without making a device wait in between."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from bottega.training.engine import Engine, LocalEngine
 from bottega.training.state import StepReport
+
+Metric = float | list[Any]
+"""A number, or a table of them as nested lists."""
 
 _SMOOTHING = 0.9
 """How much of the running loss stays from one report to the next."""
@@ -31,7 +34,7 @@ class Summary:
     images_per_s: float
     by_sigma: tuple[float, ...] = ()
     sigma_bounds: tuple[float, ...] = ()
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         """Plain values for a journal."""
@@ -47,7 +50,7 @@ class Summary:
             record["loss_by_sigma"] = [_rounded(v) for v in self.by_sigma]
             record["sigma_bounds"] = [_rounded(v) for v in self.sigma_bounds]
         if self.metrics:
-            record["metrics"] = {name: _rounded(v) for name, v in self.metrics.items()}
+            record["metrics"] = {name: _rounded_each(v) for name, v in self.metrics.items()}
         return record
 
 
@@ -92,7 +95,7 @@ class Meter:
             by_sigma=by_sigma,
             sigma_bounds=bounds,
             metrics={
-                name: _mean([r.metrics[name] for r in reports if name in r.metrics], engine)
+                name: _mean_each([r.metrics[name] for r in reports if name in r.metrics], engine)
                 for name in reports[-1].metrics
             },
         )
@@ -104,6 +107,14 @@ def _mean(values: Sequence[Tensor], engine: Engine) -> float:
     mean = torch.stack([v.float() for v in values]).mean().reshape(1)
     engine.average([mean])
     return mean.item()
+
+
+def _mean_each(values: Sequence[Tensor], engine: Engine) -> Metric:
+    """The mean of every number of a table."""
+    mean = torch.stack([v.float() for v in values]).mean(0)
+    flat = mean.reshape(-1)
+    engine.average([flat])
+    return flat.view(mean.shape).tolist()
 
 
 def _quartiles(reports: Sequence[StepReport]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -127,4 +138,19 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-__all__ = ["Meter", "Summary"]
+def _rounded_each(value: Metric) -> Metric:
+    if isinstance(value, list):
+        return [_rounded_each(item) for item in value]
+    return _rounded(value)
+
+
+def single_numbers(name: str, value: Metric) -> Iterator[tuple[str, float]]:
+    """A number under its name, or those of a table under names that say where they stand, counted from 1."""
+    if isinstance(value, list):
+        for place, item in enumerate(value, start=1):
+            yield from single_numbers(f"{name}/{place}", item)
+    else:
+        yield name, value
+
+
+__all__ = ["Meter", "Metric", "Summary", "single_numbers"]

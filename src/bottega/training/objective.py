@@ -16,13 +16,13 @@ class Loss:
     """The loss of one batch: the number to minimise, and what to know about it.
 
     ``total`` is the mean over the batch. ``per_image`` and ``sigma`` let the journal chart loss by noise level.
-    ``metrics`` are further scalars worth a curve.
+    ``metrics`` are further numbers worth a curve, or tables of them.
     """
 
     total: Float[Tensor, ""]
     per_image: Float[Tensor, "batch"] | None = None
     sigma: Sigmas | None = None
-    metrics: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    metrics: Mapping[str, Float[Tensor, "..."]] = field(default_factory=dict)
 
 
 Objective = Callable[[nn.Module, Batch, torch.Generator], Loss]

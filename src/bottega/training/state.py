@@ -35,7 +35,7 @@ class StepReport:
     learning_rate: float
     per_image: Float[Tensor, "batch"] | None
     sigma: Float[Tensor, "batch"] | None
-    metrics: Mapping[str, Float[Tensor, ""]]
+    metrics: Mapping[str, Float[Tensor, "..."]]
     captions: tuple[str, ...]
     indices: tuple[int, ...]
 

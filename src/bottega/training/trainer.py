@@ -168,7 +168,7 @@ def _step(
             per_image=join(loss.per_image for loss in losses),
             sigma=join(loss.sigma for loss in losses),
             metrics={
-                k: torch.stack([x.metrics[k] for x in losses]).mean() for k in losses[0].metrics
+                k: torch.stack([x.metrics[k] for x in losses]).mean(0) for k in losses[0].metrics
             },
             captions=tuple(c for b in batches for c in b.captions),
             indices=tuple(i for b in batches for i in b.indices),
