@@ -11,9 +11,11 @@ from bottega.recipes.train import train as train
 
 RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "ediffi-base64": larger.ediffi_base64,
+    "ediffi-sr1024": larger.ediffi_sr1024,
     "ediffi-sr256": larger.ediffi_sr256,
     "finetune": finetune.finetune,
     "imagen-base64": larger.imagen_base64,
+    "imagen-sr1024": larger.imagen_sr1024,
     "imagen-sr256": larger.imagen_sr256,
     "lab": piccolo.lab,
     "medio-base": larger.medio_base,
