@@ -21,6 +21,8 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
     torch.ops.mkldnn, "_linear_pointwise"
 )
 
+_HAS_BF16 = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 
 def needs_no_gradient(*tensors: Tensor | None) -> bool:
     """Whether a CPU computes with these and nothing records, compiles or converts what it does."""
@@ -48,6 +50,24 @@ def product(
     ):
         return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return F.linear(rows, weight, bias)
+
+
+def product_gelu(
+    rows: Float[Tensor, "*rows features"],
+    weight: Float[Tensor, "new_features features"],
+    bias: Float[Tensor, "new_features"] | None = None,
+) -> Float[Tensor, "*rows new_features"]:
+    """The GELU of `product`, in one pass over the result where oneDNN is the faster one."""
+    if (
+        _HAS_ONEDNN
+        and rows.dtype == weight.dtype
+        and (rows.dtype == torch.float32 or (rows.dtype == torch.bfloat16 and _HAS_BF16))
+        and rows.numel() > 0
+        and torch.backends.mkldnn.enabled
+        and needs_no_gradient(rows, weight, bias)
+    ):
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "gelu", [], "none")
+    return F.gelu(F.linear(rows, weight, bias))
 
 
 class Linear(nn.Linear):
@@ -127,4 +147,11 @@ def attend_in_blocks(
     return mixed.view(batch, heads, positions, head_width)
 
 
-__all__ = ["Convolution", "Linear", "attend_in_blocks", "needs_no_gradient", "product"]
+__all__ = [
+    "Convolution",
+    "Linear",
+    "attend_in_blocks",
+    "needs_no_gradient",
+    "product",
+    "product_gelu",
+]

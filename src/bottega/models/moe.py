@@ -5,13 +5,15 @@ or 1, so that the same numbers come from counting: how much weight the tokens se
 expert then runs once, and only at positions with a weight.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bottega.errors import InputError
-from bottega.models.fast_cpu import Linear
+from bottega.models.fast_cpu import Linear, product_gelu
 from bottega.models.layers import Rows
 from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
 from bottega.models.moe_gates import (
@@ -46,7 +48,9 @@ class Expert(nn.Module):
 
     def forward(self, rows: Single) -> Single:
         """Transform every row by itself."""
-        return self.down(F.gelu(self.up(rows)))
+        if type(self.up) is Linear:
+            return self.down(product_gelu(rows, self.up.weight, self.up.bias))
+        return self.down(F.gelu(self.up(rows)))  # an adapter stands in its place
 
 
 class SpaceMoE(nn.Module):
@@ -94,32 +98,33 @@ class SpaceMoE(nn.Module):
             )
         seen = attention_map.detach()
         mask = seen >= self.config.alpha * seen.amax(dim=1, keepdim=True)
-        with torch.autocast(seen.device.type, enabled=False):  # it would round the counts to bf16
+        with _unrounded(seen):
             return mask.to(route.weights.dtype) @ route.weights
 
     def forward(self, x: Rows, attention_map: TokenMap, route: SpaceRoute) -> Rows:
         """Each position through the experts of the words it looks at."""
         weights = self.cover(attention_map, route)
-        flat, pairs = x.flatten(0, 1), weights.flatten(0, 1)
-        mixed = torch.zeros_like(flat, dtype=pairs.dtype)
+        flat, shares = x.flatten(0, 1), weights.flatten(0, 1)
+        if self.config.bias:  # a row of zeros, so that e_k(0) comes with an expert's other rows
+            flat = torch.cat([flat, flat.new_zeros(1, flat.shape[1])])
+        mixed = torch.zeros(
+            len(shares), flat.shape[1], dtype=weights.dtype, device=x.device
+        )  # sums are kept wider than bf16
         silent: dict[int, Tensor] = {}
-        for k, rows in _active(pairs, route.used).items():
-            if rows is not None and not self.config.bias and len(rows) == 0:
+        for k, rows in _active(shares, route.used).items():
+            if rows is not None and len(rows) == 0 and not self.config.bias:
                 continue
-            expert = self.experts[k]
-            picked = flat if rows is None else flat.index_select(0, rows)
+            given = self.experts[k](flat if rows is None else _gathered(flat, rows))
+            given = given.to(mixed.dtype)
             if self.config.bias:
-                picked = torch.cat([picked, picked.new_zeros(1, picked.shape[1])])
-            given = expert(picked).to(mixed.dtype)
-            if self.config.bias:
-                silent[k], given = given[-1], given[:-1]
-            share = pairs[:, k, None]
+                silent[k] = given[-1]
             if rows is None:
-                mixed = mixed + given * share
+                mixed.addcmul_(given[: len(shares)], shares[:, k, None])
             else:
-                mixed = mixed.index_add(0, rows, given * share.index_select(0, rows))
+                share = shares[:, k].index_select(0, rows)
+                mixed.index_add_(0, rows, given[: len(rows)] * share[:, None])
         if silent:
-            mixed = mixed + _elsewhere(weights, route, silent).flatten(0, 1)
+            mixed += _elsewhere(weights, route, silent).flatten(0, 1)
         return mixed.to(x.dtype).view_as(x)
 
 
@@ -149,17 +154,22 @@ class TimeMoE(nn.Module):
             raise InputError(
                 f"the route is for {len(route.expert)} pictures, the batch has {len(x)}"
             )
+        factor = route.factor[:, None, None].to(x.dtype)
         if len(route.used) == 1 or x.is_meta:
             given = self.experts[route.used[0]](x.flatten(0, 1)).view_as(x)
-            return given * route.factor[:, None, None].to(given.dtype)
-        mixed = torch.zeros_like(x)
+            return given.to(x.dtype) * factor
+        mixed = torch.empty_like(x)
         for k in route.used:
             images = (route.expert == k).nonzero()[:, 0]
             given = self.experts[k](x.index_select(0, images).flatten(0, 1))
             given = given.view(len(images), *x.shape[1:]).to(x.dtype)
-            factor = route.factor.index_select(0, images)[:, None, None].to(x.dtype)
-            mixed = mixed.index_copy(0, images, given * factor)
+            mixed.index_copy_(0, images, given * factor.index_select(0, images))
         return mixed
+
+
+def _unrounded(tensor: Tensor) -> AbstractContextManager[object]:
+    """Products of counts, which autocast would round to bf16, are left as they are."""
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 def _active(pairs: Single, used: tuple[int, ...]) -> dict[int, Tensor | None]:
@@ -172,11 +182,21 @@ def _active(pairs: Single, used: tuple[int, ...]) -> dict[int, Tensor | None]:
     return {k: None if counts[k] == len(pairs) else rows[k] for k in used}
 
 
+def _gathered(flat: Single, rows: Int[Tensor, "picked"]) -> Float[Tensor, "rounded features"]:
+    """Those rows, then the last one once or more often.
+
+    Every new number of rows costs oneDNN a kernel made for it, about a millisecond: rounded up, there are few.
+    """
+    granule = max(32, 1 << (len(flat) // 64).bit_length())
+    size = -(-(len(rows) + 1) // granule) * granule
+    return flat.index_select(0, F.pad(rows, (0, size - len(rows)), value=len(flat) - 1))
+
+
 def _elsewhere(weights: Cover, route: SpaceRoute, silent: dict[int, Tensor]) -> Rows:
     """What experts with biases say where a token of theirs does not look: e_k(0), as the printed sum has it."""
     used = torch.tensor(list(silent), device=weights.device)
     rest = (route.weights.sum(dim=1, keepdim=True) - weights).index_select(-1, used)
-    with torch.autocast(weights.device.type, enabled=False):
+    with _unrounded(weights):
         return rest @ torch.stack(list(silent.values()))
 
 

@@ -5,7 +5,7 @@ All of it is a function of routes, which are data: nothing is gathered on module
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,11 +73,6 @@ class ExpertLoad:
         """Whether one expert gets nearly everything, of enough choices to tell (ten per expert)."""
         return self.total >= 10 * len(self.counts) and self.entropy < COLLAPSED
 
-    def metrics(self, name: str) -> dict[str, float]:
-        """Numbers for a journal: load of each expert, entropy, how many are dead."""
-        loads = {f"{name}_load_{k}": share for k, share in enumerate(self.shares)}
-        return {**loads, f"{name}_entropy": self.entropy, f"{name}_dead": float(len(self.dead))}
-
 
 def load_of(route: Route) -> ExpertLoad:
     """What one route loads each expert with."""
@@ -132,20 +127,17 @@ def _choices(
     return chosen, probabilities
 
 
-def total_load(loads: Iterable[ExpertLoad]) -> ExpertLoad:
-    """All loads of one layer together."""
-    first, *others = loads
-    for load in others:
-        first = first + load
-    return first
+def active_share(weights: Float[Tensor, "batch positions experts"]) -> float:
+    """The share of (expert, position) pairs that a space-MoE computes, given what `SpaceMoE.cover` gives."""
+    return (weights > 0).float().mean().item()
 
 
 __all__ = [
     "CollapseWarning",
     "ExpertLoad",
     "Route",
+    "active_share",
     "balance_loss",
     "load_of",
-    "total_load",
     "warn_of_collapse",
 ]
