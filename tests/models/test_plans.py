@@ -20,6 +20,9 @@ RANGES = {
     "ediffi_base64": (0.70e9, 0.83e9),
     "ediffi_sr256": (0.42e9, 0.49e9),
     "ediffi_sr1024": (0.18e9, 0.22e9),
+    "raphael": (2.9e9, 3.1e9),
+    "piccolo_raphael": (10e6, 11.5e6),
+    "piccolo_raphael_pixels": (10e6, 11.5e6),
 }
 
 

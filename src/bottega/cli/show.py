@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bottega.cli.options import Settings, listed
+from bottega.cli.show_experts import expert_lines
 
 if TYPE_CHECKING:
     from bottega.models import UNetConfig
     from bottega.pipelines import StageEntry
     from bottega.recipes import RunConfig
 
-_SIZES = {"piccolo_base": 32, "piccolo_sr": 128, "sd15": 64, "sd_like": 64}
-"""What plans paint at whose names do not end in it; Stable Diffusion's 64 are latent pixels."""
+_SIZES = {
+    "piccolo_base": 32,
+    "piccolo_raphael": 16,
+    "piccolo_raphael_pixels": 32,
+    "piccolo_sr": 128,
+    "raphael": 64,
+    "sd15": 64,
+    "sd_like": 64,
+}
+"""What plans paint at whose names do not end in it; 64 for Stable Diffusion and RAPHAEL are latent pixels."""
 
 
 def show(
@@ -122,6 +131,7 @@ def _network(config: "UNetConfig", size: int) -> Iterator[str]:
     for level in cost.levels:
         share = level.parameters / cost.parameters
         yield f"  level {level.size:>4} px    {level.width:>5} channels  {short(level.parameters):>7}  {share:.0%}"
+    yield from expert_lines(config, size)
 
 
 def _paper(name: str, config: "UNetConfig") -> Iterator[str]:

@@ -95,6 +95,11 @@ PAPER_FIGURES: Mapping[str, PaperFigure] = MappingProxyType(
         "ediffi_base64": PaperFigure(
             parameters=1.0e9, tolerance=0.3, note="from Table 1: an expert more costs 1.0B"
         ),
+        "raphael": PaperFigure(
+            parameters=3e9,
+            tolerance=0.1,
+            note="rounded to 3B; not said whether autoencoder and text encoder are in it",
+        ),
         "ediffi_sr256": PaperFigure(
             parameters=300e6, tolerance=0.6, note="from Table 1: an expert more costs 0.3B"
         ),

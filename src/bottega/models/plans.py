@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from bottega.models.raphael_plans import (
+    piccolo_raphael,
+    piccolo_raphael_pixels,
+    raphael,
+)
 from bottega.models.unet_config import (
     AddSkips,
     Attention,
@@ -329,6 +334,9 @@ PLANS: Mapping[str, Callable[[], UNetConfig]] = MappingProxyType(
             ediffi_base64,
             ediffi_sr256,
             ediffi_sr1024,
+            raphael,
+            piccolo_raphael,
+            piccolo_raphael_pixels,
         )
     }
 )
@@ -346,7 +354,10 @@ __all__ = [
     "imagen_sr256_listed",
     "imagen_sr1024",
     "piccolo_base",
+    "piccolo_raphael",
+    "piccolo_raphael_pixels",
     "piccolo_sr",
+    "raphael",
     "sd15",
     "sd_like",
 ]

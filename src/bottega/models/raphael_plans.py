@@ -1,0 +1,129 @@
+"""Block plans with experts inside: RAPHAEL's, and ours for the drawn world."""
+
+from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
+from bottega.models.unet_config import (
+    AddSkips,
+    ConvResample,
+    ExpertTransformer,
+    Level,
+    Middle,
+    NumGroups,
+    PatchResample,
+    PooledVector,
+    StreamPlan,
+    UNetConfig,
+)
+
+OPENCLIP_G_WIDTH = 1024
+"""How wide RAPHAEL says that OpenCLIP g/14's tokens are; there are 77."""
+
+_WIDTHS = (416, 832, 1664)
+_HEADS = 8
+
+
+def raphael() -> UNetConfig:
+    """RAPHAEL's network: latents of four channels, 16 transformer blocks of six space experts and four time experts.
+
+    Source: RAPHAEL (arXiv:2305.18295), section 3 and Table 2: 16 blocks, 6 and 4 experts, mask threshold 0.2, 77 tokens
+    of width 1024, GELU, three billion parameters. Where the blocks sit, how wide they are, how many heads they have
+    and what is convolved between them is shown in Figure 8 alone. Ours sit where Stable Diffusion's 16 do (six on the
+    way down, one in the middle, nine on the way up, none at the deepest level), with its eight heads, and are widened
+    until the whole comes to that size; an expert is four times as wide inside. A null token of ours stands before the
+    77, so that a dropped prompt has something to be read and an expert to go to.
+    """
+    levels = [
+        Level(
+            width=width,
+            down_blocks=2,
+            up_blocks=3,
+            stride=1 if i == 0 else 2,
+            attention=_full_size(width),
+        )
+        for i, width in enumerate(_WIDTHS)
+    ]
+    deepest = Level(width=_WIDTHS[-1], down_blocks=2, up_blocks=3)
+    return UNetConfig(
+        in_channels=4,
+        out_channels=4,
+        levels=(*levels, deepest),
+        middle=Middle(attention=_full_size(_WIDTHS[-1])),
+        resample=ConvResample(),
+        time="add",
+        time_width=4 * _WIDTHS[0],
+        norm=NumGroups(),
+        streams=(StreamPlan(name="clip_text", width=OPENCLIP_G_WIDTH, norm=False, project=False),),
+        context_width=OPENCLIP_G_WIDTH,
+    )
+
+
+def piccolo_raphael() -> UNetConfig:
+    """RAPHAEL's network in small, for latents of 16 x 16 with four channels: 16 blocks, ten of them at 8 x 8.
+
+    Six space experts and four time experts a block, as in the large one; padding is left out of the average, because
+    most of our captions are short. Words come from piccolo's T5 and CLIP, whose vector of the whole caption joins the
+    time embedding.
+    """
+    return _small(in_channels=4, patch=1)
+
+
+def piccolo_raphael_pixels() -> UNetConfig:
+    """The same network for pictures of 32 x 32 pixels, which it sees as patches of four."""
+    return _small(in_channels=3, patch=2)
+
+
+def small_experts(
+    *, space: int | None = 6, time: int | None = 4, ratio: float = 0.75
+) -> ExpertTransformer:
+    """Two small blocks of attention and experts; None leaves one of the two layers out.
+
+    ``ratio`` is how wide an expert is inside, as a multiple of the width outside.
+    """
+    return ExpertTransformer(
+        depth=2,
+        head_width=32,
+        space=None
+        if space is None
+        else SpaceMoEConfig(experts=space, ratio=ratio, average="real_tokens", gate_width=64),
+        time=None if time is None else TimeMoEConfig(experts=time, ratio=ratio, gate_width=64),
+    )
+
+
+def _full_size(width: int) -> ExpertTransformer:
+    return ExpertTransformer(
+        head_width=width // _HEADS,
+        space=SpaceMoEConfig(gate_width=OPENCLIP_G_WIDTH),
+        time=TimeMoEConfig(gate_width=OPENCLIP_G_WIDTH),
+    )
+
+
+def _small(in_channels: int, patch: int) -> UNetConfig:
+    attention = small_experts()
+    return UNetConfig(
+        in_channels=in_channels,
+        out_channels=in_channels,
+        patch=patch,
+        levels=(
+            Level(width=64, stride=1, down_blocks=1, up_blocks=2),
+            Level(width=128, down_blocks=2, up_blocks=3, attention=attention),
+            Level(width=128, down_blocks=1, up_blocks=1, attention=attention),
+        ),
+        middle=Middle(attention=attention),
+        resample=PatchResample(),
+        skips=AddSkips(),
+        residual="scaled_sum",
+        time_width=192,
+        streams=(
+            StreamPlan(name="t5", width=256),
+            StreamPlan(name="clip_text", width=256, pool=PooledVector(width=256)),
+        ),
+        context_width=192,
+    )
+
+
+__all__ = [
+    "OPENCLIP_G_WIDTH",
+    "piccolo_raphael",
+    "piccolo_raphael_pixels",
+    "raphael",
+    "small_experts",
+]
