@@ -17,6 +17,7 @@ from bottega.models.edge_head import (
     Watching,
     last_token,
     map_of,
+    without_heads,
 )
 from bottega.models.unet_config import FusedAttention, Level, NoAttention, UNetConfig
 
@@ -51,7 +52,7 @@ def test_a_head_sees_eleven_by_eleven_positions_and_no_further():
 def test_there_is_a_head_for_every_layer_that_reads_text_and_each_draws_at_its_own_size(attention):
     network = supervised() if attention is None else supervised(attention=attention)
     watching, _ = watched(network, some_condition())
-    assert len(network.heads) == len(watching.maps)
+    assert len(network.edge_heads) == len(watching.maps)
     token = last_token(watching.context, "clip_text", 2)
     drawn = network.draw(watching.maps, token, torch.tensor([1, 0]))
     assert [tuple(logits.shape) for _, logits in drawn] == [
@@ -158,3 +159,12 @@ def test_a_network_that_reads_no_text_has_no_token_to_watch():
 def test_a_head_needs_a_width():
     with pytest.raises(ConfigError, match=r"head.width"):
         EdgeHeadConfig(width=0)
+
+
+def test_without_its_heads_a_network_has_its_own_weights_by_its_own_names():
+    network = supervised()
+    bare = without_heads(network.state_dict())
+    own = network.network.state_dict()
+    assert bare.keys() == own.keys()
+    assert all(torch.equal(bare[name], own[name]) for name in own)
+    assert without_heads(own).keys() == own.keys()

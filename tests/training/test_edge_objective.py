@@ -64,7 +64,7 @@ def test_above_the_threshold_edges_give_no_loss_and_exactly_no_gradient():
     loss, found = gradients(network, EdgeObjective(objective=plain), given)
     assert loss.metrics["edge_loss"] == 0
     assert torch.allclose(loss.total, alone.total)
-    assert all(not g.any() for name, g in found.items() if name.startswith("heads."))
+    assert all(not g.any() for name, g in found.items() if name.startswith("edge_heads."))
     for name, gradient in without.items():
         assert torch.allclose(found[f"network.{name}"], gradient, atol=1e-5), name
 
@@ -75,7 +75,7 @@ def test_below_the_threshold_edges_teach_heads_and_attention():
     _, without = gradients(network.network, plain, given)
     loss, found = gradients(network, EdgeObjective(objective=plain), given)
     assert loss.metrics["edge_loss"] > 0
-    assert all(g.any() for name, g in found.items() if name.startswith("heads."))
+    assert all(g.any() for name, g in found.items() if name.startswith("edge_heads."))
     query = next(name for name in without if "query.weight" in name)
     assert not torch.allclose(found[f"network.{query}"], without[query], rtol=1e-3)
 

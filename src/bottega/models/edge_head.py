@@ -3,7 +3,7 @@
 Whoever paints never builds one: the network inside `EdgeSupervised` is the very network that is exported.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -23,6 +23,8 @@ from bottega.models.unet import UNet
 
 NUM_CONVS = 5
 """How many convolutions lie between an attention map and its edges (RAPHAEL's N)."""
+
+_HEADS, _NETWORK = "edge_heads.", "network."
 
 Plane = Float[Tensor, "batch 1 height width"]
 """One number per position of a layer."""
@@ -117,7 +119,7 @@ class EdgeSupervised(nn.Module):
                 f"head.stream is {config.stream}, but this network reads {sorted(names)}"
             )
         layers = sum(isinstance(module, TextReader) for module in network.modules())
-        self.heads = nn.ModuleList(EdgeHead(config.width) for _ in range(layers))
+        self.edge_heads = nn.ModuleList(EdgeHead(config.width) for _ in range(layers))
 
     def prepare(self, condition: Condition, exploring: Exploring | None = None) -> Context:
         """As the network does."""
@@ -146,10 +148,21 @@ class EdgeSupervised(nn.Module):
                 width=seen.width,
                 weights=seen.weights.index_select(0, rows),
             )
-            head = self.heads[seen.layer]
+            head = self.edge_heads[seen.layer]
             plane = map_of(part, token.key.index_select(0, rows))
             drawn.append((plane, head(plane.to(next(head.parameters()).dtype)).to(plane.dtype)))
         return drawn
+
+
+def without_heads(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of an `EdgeSupervised` network's weights those of the network alone, by its own names; others as they are."""
+    if not any(name.startswith(_HEADS) for name in weights):
+        return dict(weights)
+    return {
+        name.removeprefix(_NETWORK): tensor
+        for name, tensor in weights.items()
+        if not name.startswith(_HEADS)
+    }
 
 
 class Watching(nn.Module):
@@ -183,4 +196,5 @@ __all__ = [
     "Watching",
     "last_token",
     "map_of",
+    "without_heads",
 ]

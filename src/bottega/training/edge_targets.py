@@ -49,7 +49,7 @@ class EdgedSource:
             CheckpointError: For weights of a network that cannot be used.
         """
         self._source = source
-        self._find = _finder(targets)
+        self._find = edge_finder(targets)
 
     @property
     def num_examples(self) -> int | None:
@@ -78,7 +78,12 @@ def load_hed(path: Path | str) -> HedNetwork:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def _finder(targets: EdgeTargets) -> Callable[[Batch], EdgeBatch]:
+def edge_finder(targets: EdgeTargets) -> Callable[[Batch], EdgeBatch]:
+    """What finds the edges of a batch's pictures.
+
+    Raises:
+        CheckpointError: For weights of a network that cannot be used.
+    """
     match targets:
         case WorldEdges():
             return _of_world
@@ -90,7 +95,7 @@ def _finder(targets: EdgeTargets) -> Callable[[Batch], EdgeBatch]:
 
 
 def _of_world(batch: Batch) -> EdgeBatch:
-    size = batch.images.shape[-1]
+    size = (batch.images.shape[-2], batch.images.shape[-1])
     if not all(hasattr(example, "edges") for example in batch.examples) or not batch.examples:
         raise DataError(
             "exact edges are known of the drawn world only; take Canny or HedEdges as targets "
@@ -112,4 +117,12 @@ def _as_bytes(edges: Sequence[np.ndarray]) -> EdgeBatch:
     return torch.from_numpy(np.stack(edges).astype(np.uint8) * 255)
 
 
-__all__ = ["EdgeBatch", "EdgeTargets", "EdgedSource", "HedEdges", "WorldEdges", "load_hed"]
+__all__ = [
+    "EdgeBatch",
+    "EdgeTargets",
+    "EdgedSource",
+    "HedEdges",
+    "WorldEdges",
+    "edge_finder",
+    "load_hed",
+]

@@ -16,6 +16,7 @@ from bottega.checkpoint import (
     save_module,
 )
 from bottega.errors import CheckpointError
+from bottega.models.edge_head import EdgeSupervised, without_heads
 from bottega.rundir import RunDir
 from bottega.training.state import CHECKPOINT_KIND
 
@@ -72,12 +73,15 @@ def load_ema(
 ) -> Manifest:
     """Fill a network with averaged weights of a run, in the network's own precision."""
     source = find_checkpoint(run, images_seen)
-    load_strictly(network, averaged_weights(source, std), where=str(source))
+    heads = isinstance(network, EdgeSupervised)
+    load_strictly(network, averaged_weights(source, std, heads=heads), where=str(source))
     return load_manifest(source)
 
 
-def averaged_weights(checkpoint: Path, std: Average) -> dict[str, Tensor]:
+def averaged_weights(checkpoint: Path, std: Average, *, heads: bool = False) -> dict[str, Tensor]:
     """A complete ``state_dict`` from a training checkpoint, its trained weights averaged.
+
+    Edge heads are for training only, and are left out unless they are asked for.
 
     Raises:
         CheckpointError: If the checkpoint is damaged, of another kind, or kept no such average.
@@ -98,7 +102,8 @@ def averaged_weights(checkpoint: Path, std: Average) -> dict[str, Tensor]:
             )
         weights |= load_tensors(checkpoint, wanted, manifest=manifest)
     tied: dict[str, str] = manifest.extra["tied"]
-    return weights | {alias: weights[owner] for alias, owner in tied.items()}
+    weights |= {alias: weights[owner] for alias, owner in tied.items()}
+    return weights if heads else without_heads(weights)
 
 
 def find_checkpoint(run: RunDir, images_seen: int | None = None) -> Path:
