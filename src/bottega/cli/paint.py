@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottega.cli.asked import canvas_for, explain_to, read_regions, read_size, read_start
+from bottega.cli.beside import ControlNets, Controls, Loras, read_beside, say_beside
 from bottega.cli.options import (
     Device,
     Dtype,
@@ -101,6 +102,9 @@ def paint(
         str | None,
         typer.Option("--aspect", metavar="WIDTH:HEIGHT", help="As 3:2; the nearest size to it."),
     ] = None,
+    lora: Loras = None,
+    controlnet: ControlNets = None,
+    control: Controls = None,
     settings: Settings = None,
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Do not write into the file what made it.")
@@ -113,14 +117,14 @@ def paint(
     from bottega.pipelines import load, open_picture
     from bottega.pipelines.provenance import check_describable
 
-    if watch is not None:
-        _check_watch(watch)
+    _check_watch(watch)
     sheet_columns = _sheet_columns(grid, columns, len(prompts), count)
     targets = _targets(output, len(prompts), count, grid)
     regions = read_regions(listed(region))
     start = read_start(source, inpaint, mask, strength)
     watch_regions = explain_to(explain, regions)
     wanted_size = read_size(size, aspect)
+    beside = read_beside(lora, controlnet, control)
     if not no_metadata:
         check_describable(prompts * count, negative, regions=regions, together=grid)
     reference = None if style is None else open_picture(style)
@@ -130,11 +134,12 @@ def paint(
         dtype=dtype,
         residency=residency,
         local_files_only=local_files_only,
+        **beside.folders(),
     )
-    given = {"steps": steps, "guidance_scale": guidance, "sampler": sampler}
+    say_beside(painter)
     wanted = painter.resolve(
         _stage_settings(painter, listed(settings)),
-        {key: value for key, value in given.items() if value is not None},
+        _given(steps=steps, guidance_scale=guidance, sampler=sampler),
     )
     texts = [prompt for prompt in prompts for _ in range(count)]
     canvas = canvas_for(painter, wanted_size)
@@ -147,6 +152,7 @@ def paint(
         regions=regions,
         start=start,
         size=canvas,
+        controls=beside.guides,
         settings=wanted,
         watch=watch_regions,
     )
@@ -157,9 +163,8 @@ def paint(
             move(step)
             preview.show(step)
             finished += step.pictures
-            if step.pictures and not grid:
-                for index, picture in zip(step.indices, step.pictures, strict=True):
-                    _write(picture, targets[index], metadata=not no_metadata)
+            if not grid:
+                _write_all(step, targets, metadata=not no_metadata)
     if grid:
         _write_sheet(finished, targets[0], sheet_columns, len(prompts) > 1, not no_metadata)
     if explain is not None and watch_regions is not None:
@@ -233,10 +238,16 @@ def _free_name(number: int) -> Path:
         tries += 1
 
 
-def _check_watch(watch: Path) -> None:
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_watch(watch: Path | None) -> None:
     from bottega.pipelines import check_writable
 
-    check_writable(watch)
+    if watch is not None:
+        check_writable(watch)
 
 
 def _write(picture: "Image", target: Path, *, metadata: bool) -> None:
@@ -244,6 +255,12 @@ def _write(picture: "Image", target: Path, *, metadata: bool) -> None:
 
     save_picture(picture, target, metadata=metadata)
     typer.echo(str(target))
+
+
+def _write_all(step: "PaintStep", targets: list[Path], *, metadata: bool) -> None:
+    """Write the pictures that a step finished."""
+    for index, picture in zip(step.indices, step.pictures, strict=False):
+        _write(picture, targets[index], metadata=metadata)
 
 
 def _write_sheet(

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bottega.cli.options import Style, printable
+from bottega.cli.beside import ControlNets
+from bottega.cli.options import Style, listed, printable
 from bottega.cli.progress import painting_bar
 
 DIFFERENT = 1
@@ -28,6 +29,15 @@ def replay(
         Path | None,
         typer.Option("--from", metavar="PICTURE", help="The picture it was painted from."),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option("--lora", metavar="FOLDER", help="Each LoRA it was painted with, in order."),
+    ] = None,
+    controlnet: ControlNets = None,
+    control: Annotated[
+        list[Path] | None,
+        typer.Option("--control", metavar="PICTURE", help="Each control picture, in order."),
+    ] = None,
 ) -> None:
     """Paint a picture again from what it says of itself, and compare byte for byte.
 
@@ -48,7 +58,16 @@ def replay(
     reference = None if style is None else open_picture(style)
     before = None if source is None else open_picture(source)
     with painting_bar(len(origin.requests), steps) as move:
-        made = paint_again(picture, model=model, style=reference, picture=before, on_step=move)
+        made = paint_again(
+            picture,
+            model=model,
+            style=reference,
+            picture=before,
+            loras=listed(lora),
+            controlnets=[] if controlnet is None else controlnet,
+            controls=[open_picture(path) for path in ([] if control is None else control)],
+            on_step=move,
+        )
     if output is not None:
         save_picture(made.picture, output)
     typer.echo(printable(f"{picture}: {made.verdict()}"))

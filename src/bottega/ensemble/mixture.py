@@ -30,9 +30,15 @@ class Expert:
 class MixtureContext:
     """What a prompt becomes for each expert denoiser; made when one is first called, and kept."""
 
-    def __init__(self, prepare: Callable[[int], Any]) -> None:
-        """``prepare`` gives the context for the expert denoiser of that index, and is called once for each."""
+    def __init__(self, prepare: Callable[[int], Any], names: Sequence[str] = ()) -> None:
+        """``prepare`` gives the context for the expert denoiser of that index, and is called once for each.
+
+        Args:
+            prepare: Called when an expert denoiser is first called.
+            names: What the expert denoisers are called, in the order of their indices.
+        """
         self._prepare = prepare
+        self._names = tuple(names)
         self._prepared: dict[int, Any] = {}
 
     def of(self, index: int) -> Any:
@@ -43,11 +49,25 @@ class MixtureContext:
 
     def select(self, indices: Sequence[int] | Int[Tensor, "picked"]) -> "MixtureContext":
         """The context of some of the pictures, in the order asked for."""
-        return MixtureContext(lambda index: _changed(self.of(index), "select", indices))
+        return MixtureContext(lambda i: _changed(self.of(i), "select", indices), self._names)
 
     def with_bias(self, bias: Any) -> "MixtureContext":
         """The same context with its text logits changed by ``bias``, whichever expert denoiser works."""
-        return MixtureContext(lambda index: _changed(self.of(index), "with_bias", bias))
+        return MixtureContext(lambda i: _changed(self.of(i), "with_bias", bias), self._names)
+
+    def with_spread(self, spread: Any) -> "MixtureContext":
+        """The same context with where to keep a learned variance, whichever expert denoiser works."""
+        return MixtureContext(lambda i: _changed(self.of(i), "with_spread", spread), self._names)
+
+    def with_control(self, control: Any, parts: Sequence[str] = ()) -> "MixtureContext":
+        """The same context with one control more, for the expert denoisers of these names, or for all."""
+
+        def steered(index: int) -> Any:
+            if parts and self._names[index] not in parts:
+                return self.of(index)
+            return _changed(self.of(index), "with_control", control)
+
+        return MixtureContext(steered, self._names)
 
 
 class Mixture(nn.Module):
@@ -101,9 +121,21 @@ class Mixture(nn.Module):
         """The expert denoiser that is called at this noise level."""
         return self.experts[find_tile(self.tiling, sigma).part]
 
+    def change(self, name: str, change: Callable[[nn.Module], None]) -> None:
+        """Let ``change`` work on the network of one expert denoiser, now and whenever it has been read anew.
+
+        Raises:
+            InputError: For a name that none has, with the nearest.
+        """
+        names = [expert.name for expert in self.experts]
+        if name not in names:
+            raise InputError(f"there is no expert denoiser {name!r}{nearest(name, names)}")
+        self.holder.change(names.index(name), change)
+
     def prepare(self, condition: Condition) -> MixtureContext:
         """What depends on neither x nor sigma is done once per prompt and expert denoiser, when it is first called."""
-        return MixtureContext(lambda index: self._resident(index).prepare(condition))
+        names = [expert.name for expert in self.experts]
+        return MixtureContext(lambda index: self._resident(index).prepare(condition), names)
 
     def forward(self, x: Images, sigma: Sigmas, context: MixtureContext | None = None) -> Images:
         """Denoise every image by the expert denoiser of its own noise level.

@@ -18,6 +18,9 @@ Residency = Literal["all", "active"]
 Loader = Callable[[], DenoiserLike]
 """Makes a denoiser with its weights; called once, or whenever its turn comes again."""
 
+Change = Callable[[nn.Module], None]
+"""Changes the weights of a network in place."""
+
 
 class AllResident(nn.Module):
     """Every expert denoiser in memory from the start."""
@@ -33,6 +36,10 @@ class AllResident(nn.Module):
     def get(self, index: int, upcoming: int) -> DenoiserLike:
         """The denoiser of expert ``index``."""
         return cast(DenoiserLike, self.denoisers[index])
+
+    def change(self, index: int, change: Change) -> None:
+        """Change the network of expert ``index``."""
+        change(_network(self.denoisers[index]))
 
 
 class ActiveResident(nn.Module):
@@ -74,6 +81,19 @@ class ActiveResident(nn.Module):
             loader, device = self._loaders[upcoming], _device_of(self.resident)
             self._coming = upcoming, _in_background(lambda: _fetch(loader, device))
         return cast(DenoiserLike, self.resident)
+
+    def change(self, index: int, change: Change) -> None:
+        """Change the network of expert ``index`` whenever it has been loaded, and now if it is at work.
+
+        Raises:
+            ConfigError: For a loader that cannot be told so.
+        """
+        loader = self._loaders[index]
+        if not isinstance(loader, StoredDenoiser):
+            raise ConfigError("only a StoredDenoiser can be changed under residency active")
+        loader.then(change)
+        if index == self._index:
+            change(_network(self.resident))
 
     def _switch(self, index: int) -> None:
         """Put expert ``index`` in the place of the one that worked so far."""
@@ -124,6 +144,10 @@ def _fetch(loader: Loader, device: torch.device) -> Any:
     return loader.fetch(device) if isinstance(loader, StoredDenoiser) else _load(loader)
 
 
+def _network(denoiser: nn.Module) -> nn.Module:
+    return cast(nn.Module, denoiser.network)
+
+
 def _device_of(denoiser: nn.Module) -> torch.device:
     return next((tensor.device for tensor in denoiser.parameters()), torch.device("cpu"))
 
@@ -141,4 +165,4 @@ def _in_background(work: Callable[[], Any]) -> "Future[Any]":
     return future
 
 
-__all__ = ["ActiveResident", "AllResident", "Loader", "Residency"]
+__all__ = ["ActiveResident", "AllResident", "Change", "Loader", "Residency"]

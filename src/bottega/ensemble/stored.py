@@ -74,6 +74,7 @@ class StoredDenoiser:
         self.file = Path(file)
         self.config = config
         self.build = build
+        self._changes: list[Callable[[nn.Module], None]] = []
         try:
             with self.file.open("rb") as stream:
                 self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -90,6 +91,10 @@ class StoredDenoiser:
         denoiser = self.build(self.config)
         self.fill(denoiser)
         return denoiser
+
+    def then(self, change: Callable[[nn.Module], None]) -> None:
+        """Let ``change`` work on the network whenever its weights have been put in from now on."""
+        self._changes.append(change)
 
     def fits(self, other: object) -> bool:
         """Whether both make the same network, so that one can be filled with the weights of either."""
@@ -132,6 +137,8 @@ class StoredDenoiser:
             slots[entry.name].copy_(entry.tensor(source), non_blocking=fetched is not None)
             if fetched is None:
                 _give_back(self._bytes, entry)
+        for change in self._changes:
+            change(network)
 
     def _check(self, slots: Mapping[str, Tensor]) -> None:
         here = {entry.name: list(entry.shape) for entry in self._entries}

@@ -1,5 +1,6 @@
 """Painting: a cascade and its encoders become a painter; pictures carry what made them and can be made again."""
 
+from bottega.pipelines.adapters import Adapters as Adapters
 from bottega.pipelines.canvas import Canvas as Canvas
 from bottega.pipelines.canvas import parse_aspect as parse_aspect
 from bottega.pipelines.canvas import parse_canvas as parse_canvas
@@ -9,6 +10,7 @@ from bottega.pipelines.cascade import assemble as assemble
 from bottega.pipelines.cascade import find_model as find_model
 from bottega.pipelines.cascade import load_stages as load_stages
 from bottega.pipelines.cascade import read_manifest as read_manifest
+from bottega.pipelines.controls import Guide as Guide
 from bottega.pipelines.edit import FromPicture as FromPicture
 from bottega.pipelines.edit import Inpaint as Inpaint
 from bottega.pipelines.enlarging import Enlarger as Enlarger
@@ -36,6 +38,7 @@ from bottega.pipelines.stored import load_denoiser as load_denoiser
 from bottega.pipelines.stored import save_denoiser as save_denoiser
 
 __all__ = [
+    "Adapters",
     "Box",
     "Canvas",
     "CascadeManifest",
@@ -43,6 +46,7 @@ __all__ = [
     "Enlarger",
     "Explanation",
     "FromPicture",
+    "Guide",
     "Inpaint",
     "PaintStep",
     "Painter",

@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 from PIL import Image
 
 from bottega.errors import InputError
+from bottega.pipelines.controls import StageControl
 from bottega.pipelines.edit import Start, record
 from bottega.pipelines.masks import StoredMask
 from bottega.pipelines.provenance import Request
@@ -33,6 +34,7 @@ class Commission:
     request: Request
     style: Image.Image | None
     start: Start | None
+    controls: tuple[StageControl, ...] = ()
 
     @property
     def style_digest(self) -> str | None:
@@ -48,6 +50,7 @@ def commissions(
     regions: Regions | None = None,
     style: Styles | None = None,
     start: Start | None = None,
+    controls: tuple[StageControl, ...] = (),
 ) -> list[Commission]:
     """One commission per prompt; see `Painter.paint`.
 
@@ -81,10 +84,16 @@ def commissions(
     return [
         Commission(
             request=Request(
-                prompt=text, negative=avoid, seed=operator.index(seed), regions=where, start=begun
+                prompt=text,
+                negative=avoid,
+                seed=operator.index(seed),
+                regions=where,
+                start=begun,
+                controls=tuple(control.record for control in controls),
             ),
             style=picture,
             start=start,
+            controls=controls,
         )
         for text, avoid, seed, where, picture in zip(
             texts, negatives, numbers, places, styles, strict=True

@@ -1,9 +1,14 @@
 """From the name of a model to a painter."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from bottega.conditioning import Encoders
 from bottega.errors import CheckpointError
+from bottega.pipelines.adapters import use_adapters
 from bottega.pipelines.cascade import (
     MANIFEST,
     CascadeManifest,
@@ -28,6 +33,8 @@ def load(
     lanes: int = 1,
     residency: str = "all",
     local_files_only: bool = False,
+    loras: Sequence[tuple[Path | str, float]] = (),
+    controlnets: Sequence[Path | str] = (),
 ) -> Painter:
     """Load a painter.
 
@@ -40,6 +47,8 @@ def load(
         residency: ``all`` keeps everything in memory that was needed once; ``active`` only what is at work: one expert
             denoiser of an ensemble, one part of an imported model.
         local_files_only: Take an id from the Hub's cache, and fetch nothing.
+        loras: Folders of LoRAs to mix in, each with its scale; see `bottega.pipelines.adapters`.
+        controlnets: Folders of ControlNets to paint with.
 
     Raises:
         InputError: For an unknown model, device, dtype or residency, naming the nearest.
@@ -47,29 +56,55 @@ def load(
     """
     where = find_device(device)
     precision = find_dtype(dtype, where)
+    opened = open_model(
+        model, dtype=precision, residency=residency, local_files_only=local_files_only
+    )
+    return Painter(
+        manifest=opened.manifest,
+        stages=opened.stages,
+        encoders=opened.encoders,
+        device=where,
+        dtype=precision,
+        lanes=lanes,
+        folder=opened.folder,
+        adapters=use_adapters(opened.stages, loras, controlnets),
+    )
+
+
+class OpenedModel(NamedTuple):
+    """A model's parts, as they lie in its folder."""
+
+    folder: Path
+    manifest: CascadeManifest
+    stages: tuple[Stage, ...]
+    encoders: Encoders
+
+
+def open_model(
+    model: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    residency: str = "all",
+    local_files_only: bool = False,
+) -> OpenedModel:
+    """A model's stages and encoders, for whoever does more with them than paint; arguments and errors as `load`'s.
+
+    ``dtype`` is what text encoders of imported models compute in.
+    """
     parts = Residency(residency)
     folder = locate(model, local_files_only=local_files_only)
-    opener = Opener(folder=folder, residency=parts, dtype=precision)
+    opener = Opener(folder=folder, residency=parts, dtype=dtype)
     if is_pipeline(folder) and not (folder / MANIFEST).is_file():
         pipeline = read_pipeline(folder, model_name(model))
         manifest = manifest_of(pipeline)
         stage, encoders = opener.pipeline(pipeline, manifest)
-        stages: tuple[Stage, ...] = (stage,)
+        return OpenedModel(folder, manifest, (stage,), encoders)
+    manifest = _checked(folder)
+    if manifest.parts is None:
+        stages, encoders = _ours(folder, manifest, parts.policy)
     else:
-        manifest = _checked(folder)
-        if manifest.parts is None:
-            stages, encoders = _ours(folder, manifest, parts.policy)
-        else:
-            stages, encoders = opener.cascade(manifest)
-    return Painter(
-        manifest=manifest,
-        stages=stages,
-        encoders=encoders,
-        device=where,
-        dtype=precision,
-        lanes=lanes,
-        folder=folder,
-    )
+        stages, encoders = opener.cascade(manifest)
+    return OpenedModel(folder, manifest, stages, encoders)
 
 
 def _checked(folder: Path) -> CascadeManifest:
@@ -92,4 +127,4 @@ def _ours(
     return stages, encoders
 
 
-__all__ = ["load"]
+__all__ = ["OpenedModel", "load", "open_model"]

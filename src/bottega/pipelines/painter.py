@@ -13,9 +13,11 @@ from bottega.condition import Condition
 from bottega.conditioning import Encoders
 from bottega.errors import ConfigError, InputError, nearest
 from bottega.models import PlacedPhrase
+from bottega.pipelines.adapters import Adapters
 from bottega.pipelines.canvas import Canvas, check_canvas, fit_aspect, stage_canvases
 from bottega.pipelines.cascade import CascadeManifest
 from bottega.pipelines.commission import Commission, Regions, Styles, commissions
+from bottega.pipelines.controls import Guide
 from bottega.pipelines.edit import Beginnings, Start
 from bottega.pipelines.explain import Explanation
 from bottega.pipelines.output import CHUNK, to_pictures
@@ -49,6 +51,7 @@ class Painter:
         dtype: torch.dtype = torch.float32,
         lanes: int = 1,
         folder: Path | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         """Take loaded parts, and move them; `load` is the usual way."""
         if lanes < 1:
@@ -59,8 +62,11 @@ class Painter:
         self.device = torch.device(device)
         self.dtype = dtype
         self.lanes = lanes
+        self.adapters = Adapters() if adapters is None else adapters
         for stage in self.stages:
             stage.denoiser.to(device=self.device, dtype=dtype)
+        for used in self.adapters.controlnets:
+            used.net.to(device=self.device, dtype=dtype)
         self._encoders = encoders.to(self.device, torch.float32)
 
     @property
@@ -94,6 +100,7 @@ class Painter:
         regions: Regions | None = None,
         start: Start | None = None,
         size: Size | None = None,
+        controls: Sequence[Guide] = (),
         settings: Mapping[str, StageSettings] | None = None,
         on_step: Callable[[PaintStep], None] | None = None,
         watch: Explanation | None = None,
@@ -110,6 +117,7 @@ class Painter:
             regions: Where in the picture phrases of the prompt are wanted: one list for all, or one list each.
             start: A picture to change (`FromPicture`) or to paint a part of anew (`Inpaint`).
             size: Height and width in pixels; by default the square that the model was trained on.
+            controls: A picture for each ControlNet that was loaded, to be followed by all.
             settings: Settings by stage, in place of the model's own.
             on_step: Called after every step of every stage.
             watch: Told what every layer made of the regions; see `Explanation`.
@@ -134,6 +142,7 @@ class Painter:
             regions=regions,
             start=start,
             size=size,
+            controls=controls,
             settings=settings,
             watch=watch,
             **overrides,
@@ -155,6 +164,7 @@ class Painter:
         regions: Regions | None = None,
         start: Start | None = None,
         size: Size | None = None,
+        controls: Sequence[Guide] = (),
         settings: Mapping[str, StageSettings] | None = None,
         watch: Explanation | None = None,
         **overrides: Unpack[Overrides],
@@ -164,12 +174,18 @@ class Painter:
         What was asked for is checked at once, before the first step is taken.
         """
         resolved = self.resolve(settings, overrides)
-        asked = commissions(
-            prompts, negative=negative, seeds=seeds, regions=regions, style=style, start=start
-        )
-        heard = self._heard(encoders)
         canvas = self.canvas(size)
         stages = self._stages_at(canvas)[::-1]
+        asked = commissions(
+            prompts,
+            negative=negative,
+            seeds=seeds,
+            regions=regions,
+            style=style,
+            start=start,
+            controls=self.adapters.controls(controls, stages, self.device),
+        )
+        heard = self._heard(encoders)
         for one in asked:
             self._with_style(heard, one)
             for stage in stages:  # what is wrong is said of the finished size
@@ -287,6 +303,7 @@ class Painter:
             stages=tuple(StageRecord(name=n, settings=s) for n, s in settings.items()),
             encoders=heard,
             canvas=canvas,
+            loras=tuple(used.record for used in self.adapters.loras),
             machine=machine,
         )
 
@@ -354,6 +371,7 @@ class Painter:
                 low_res=low_res,
                 regions=[self._placed(one, origin.encoders, stage, chosen) for one in group],
                 start=start,
+                controls=[one for one in group[0].controls if one.stage == stage.name],
                 watch=None if watch is None else watch.at(stage.name, indices),
                 device=self.device,
             )

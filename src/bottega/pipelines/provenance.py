@@ -10,6 +10,7 @@ from PIL import Image
 from bottega.config import from_json, to_json
 from bottega.errors import ConfigError, InputError
 from bottega.pipelines.canvas import Canvas
+from bottega.pipelines.controls import ControlRecord, LoraRecord
 from bottega.pipelines.edit import StartRecord
 from bottega.pipelines.output import CHUNK, MAX_METADATA_BYTES, read_metadata, sheet
 from bottega.pipelines.regions import Region
@@ -27,19 +28,23 @@ ENLARGED = "enlarged"
 MAX_PICTURES = 4096
 MAX_PROMPT_LETTERS = 1_000_000
 _MAX_THREADS = 4096
-_FACTS_BYTES = 100  # of a picture beside its prompts
+_FACTS_BYTES = 120  # of a picture beside its prompts
 _FRAME_BYTES = 20_000  # of a file beside its pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one picture was asked to be; ``start`` is there when it began with another picture."""
+    """What one picture was asked to be; ``start`` is there when it began with another picture.
+
+    ``controls`` are the control pictures that it followed.
+    """
 
     prompt: str
     negative: str | None = None
     seed: int
     regions: tuple[Region, ...] = ()
     start: StartRecord | None = None
+    controls: tuple[ControlRecord, ...] = ()
 
     def __post_init__(self) -> None:
         for text in (self.prompt, self.negative):
@@ -90,7 +95,7 @@ class Provenance:
     """Everything that made a picture, or a sheet of them when ``sheet`` is there.
 
     ``style`` is the digest of a reference picture, which itself is not kept; ``encoders`` are the streams heard;
-    ``canvas`` is there when it is not the square that the model was trained on.
+    ``canvas`` is there when it is not the square that the model was trained on; ``loras`` were mixed into the model.
     """
 
     bottega: str
@@ -102,6 +107,7 @@ class Provenance:
     machine: Machine
     style: str | None = None
     canvas: Canvas | None = None
+    loras: tuple[LoraRecord, ...] = ()
     sheet: SheetLayout | None = None
     rng_scheme: int = RNG_SCHEME
     format_version: int = FORMAT_VERSION
@@ -214,8 +220,8 @@ def sheet_of(
     origins = [parse_provenance(picture.info[CHUNK]) for picture in pictures]
     requests = tuple(request for origin in origins for request in origin.requests)
     merged = [replace(origin, requests=requests[:1]) for origin in origins]
-    starts = [request.start for request in requests]
-    if any(o != merged[0] for o in merged) or any(start != starts[0] for start in starts):
+    begun = [(request.start, request.controls) for request in requests]
+    if any(o != merged[0] for o in merged) or any(one != begun[0] for one in begun):
         raise InputError("pictures of one sheet must be made by one model with one set of settings")
     prompts = [request.prompt for request in requests] if captions else None
     page = sheet(pictures, columns, prompts)

@@ -1,6 +1,6 @@
 """Painting a picture again from what its file says, and comparing the two byte for byte."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from PIL import Image
 
 from bottega.errors import InputError
 from bottega.pipelines.cascade import SHIPPED
+from bottega.pipelines.controls import guides_again
 from bottega.pipelines.edit import restart
 from bottega.pipelines.loading import load
 from bottega.pipelines.output import encode, open_picture
@@ -52,6 +53,9 @@ def paint_again(
     model: str | Path | None = None,
     style: Image.Image | None = None,
     picture: Image.Image | None = None,
+    loras: Sequence[Path | str] = (),
+    controlnets: Sequence[Path | str] = (),
+    controls: Sequence[Image.Image] = (),
     on_step: Callable[[PaintStep], None] | None = None,
 ) -> Replay:
     """Paint again what a PNG says it is.
@@ -61,6 +65,9 @@ def paint_again(
         model: The folder of the model, where it is none that ships with bottega.
         style: The reference picture, where one was used.
         picture: The picture it was painted from, where there was one.
+        loras: The folders of its LoRAs, in their order; their scales are known.
+        controlnets: The folders of its ControlNets, in their order.
+        controls: The control pictures that they read.
         on_step: Called after every step.
 
     Raises:
@@ -75,15 +82,25 @@ def paint_again(
         raise InputError(
             f"{path} was painted by {origin.model!r}, which does not come with bottega; give its folder with --model"
         )
+    if len(loras) != len(origin.loras):
+        names = ", ".join(record.name for record in origin.loras)
+        raise InputError(
+            f"{path} was painted with {len(origin.loras)} LoRAs{': ' if names else ''}{names}; "
+            f"give their folders in this order with --lora, got {len(loras)}"
+        )
     machine = origin.machine
     painter = load(
         origin.model if model is None else model,
         device=machine.device,
         dtype=machine.dtype,
         lanes=machine.lanes,
+        loras=[(one, record.scale) for one, record in zip(loras, origin.loras, strict=True)],
+        controlnets=controlnets,
     )
     with _threads(machine.threads):
-        made = repaint(painter, origin, style=style, picture=picture, on_step=on_step)
+        made = repaint(
+            painter, origin, style=style, picture=picture, controls=controls, on_step=on_step
+        )
     return _compared(made, path, _changes(origin))
 
 
@@ -93,19 +110,21 @@ def repaint(
     *,
     style: Image.Image | None = None,
     picture: Image.Image | None = None,
+    controls: Sequence[Image.Image] = (),
     on_step: Callable[[PaintStep], None] | None = None,
 ) -> Image.Image:
     """Paint what ``origin`` describes, as one picture or a sheet.
 
     Raises:
-        InputError: When ``painter`` is another model than the one that painted it, or ``picture`` another than the one
-            it was painted from.
+        InputError: When ``painter`` is another model than the one that painted it or was given other LoRAs or
+            ControlNets, or a picture is another than the one it was painted from.
     """
     if painter.digest != origin.model_digest:
         raise InputError(
             f"it was painted by {origin.model} {origin.model_digest[:12]}, but this {painter.name} is "
             f"{painter.digest[:12]}; give the folder of the model that made it"
         )
+    _check_adapters(painter, origin)
     start = restart(origin.requests[0].start, picture)
     pictures = painter.paint(
         [request.prompt for request in origin.requests],
@@ -117,11 +136,24 @@ def repaint(
         regions=[request.regions for request in origin.requests],
         start=start,
         size=origin.canvas,
+        controls=guides_again(origin.requests[0].controls, controls),
         on_step=on_step,
     )
     if origin.sheet is None:
         return pictures[0]
     return sheet_of(pictures, columns=origin.sheet.columns, captions=origin.sheet.captions)
+
+
+def _check_adapters(painter: Painter, origin: Provenance) -> None:
+    """Refuse a painter that was given other LoRAs or ControlNets than the one before."""
+    before = [(one.digest, one.scale) for one in origin.loras]
+    if [(used.lora.digest, used.scale) for used in painter.adapters.loras] != before:
+        raise InputError("it was painted with other LoRAs than these")
+    nets = [record.digest for record in origin.requests[0].controls]
+    if [used.digest for used in painter.adapters.controlnets] != nets:
+        raise InputError(
+            f"it was painted with {len(nets)} ControlNets; give the same, in the same order"
+        )
 
 
 def _check_style(path: Path, origin: Provenance, style: Image.Image | None) -> None:

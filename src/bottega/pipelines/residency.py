@@ -60,13 +60,23 @@ class Part(Generic[T]):
         self._residency = residency
         self._load = load
         self._held: T | None = None
+        self._changes: list[Callable[[T], None]] = []
 
     def __call__(self) -> T:
         """The part, fetched if need be."""
         if self._held is None:
             self._residency.make_room(self)
-            self._held = self._load()
+            loaded = self._load()
+            for change in self._changes:
+                change(loaded)
+            self._held = loaded
         return self._held
+
+    def then(self, change: Callable[[T], None]) -> None:
+        """Let ``change`` work on the part, now if it is in memory, and whenever it is fetched from now on."""
+        self._changes.append(change)
+        if self._held is not None:
+            change(self._held)
 
     @property
     def is_resident(self) -> bool:
@@ -93,6 +103,10 @@ class LazyDenoiser:
         self._device, self._dtype = device, dtype
         self._placed = lambda: None
         return self
+
+    def then(self, change: Callable[[DenoiserLike], None]) -> None:
+        """Let ``change`` work on the denoiser whenever it has been fetched, and now if it is in memory."""
+        self._part.then(change)
 
     def open(self) -> DenoiserLike:
         """The denoiser itself, where it is to compute."""

@@ -16,6 +16,7 @@ from bottega.diffusion import (
     SPACINGS,
     Denoise,
     DenoiserLike,
+    Spread,
     Step,
     TimestepPlan,
     augment_low_res,
@@ -33,6 +34,7 @@ from bottega.models.regions import (
     Watch,
 )
 from bottega.pipelines.canvas import Canvas
+from bottega.pipelines.controls import StageControl
 from bottega.pipelines.edit import Beginnings, kept
 from bottega.pipelines.residency import LazyDenoiser
 from bottega.pipelines.settings import StageSettings, divided_sigmas
@@ -152,6 +154,7 @@ class Stage:
         low_res: Images | None = None,
         regions: Sequence[Sequence[PlacedPhrase]] = (),
         start: Beginnings | None = None,
+        controls: Sequence[StageControl] = (),
         watch: Watch | None = None,
         device: torch.device | str = "cpu",
     ) -> Iterator[Step]:
@@ -165,6 +168,7 @@ class Stage:
             low_res: Pictures to enlarge, for a stage that does.
             regions: Phrases and their places, for every picture if there are any.
             start: Pictures to begin with.
+            controls: Control pictures to follow, each the same for every picture.
             watch: Told what the phrases of regions were attended with, at every call of the network.
             device: Where the denoiser lives.
 
@@ -189,13 +193,15 @@ class Stage:
             if low_res is not None:
                 both = self._with_low_res(both, low_res, seeds, settings, device)
             phrases = PlacedPhrases(dict(enumerate(regions)), settings.region_weight, watch=watch)
-            denoise = self._bind(both, len(seeds), settings, phrases)
+            spread = self._spread(settings)
+            denoise = self._bind(both, len(seeds), settings, phrases, controls, spread)
             x = noise()
             if start is None:
                 x = self.start(x, sigmas[0])
             else:
                 x, denoise = self._begun(start, x, sigmas[0], denoise)
-            yield from find_sampler(settings.sampler)(denoise, x, sigmas, noise=noise)
+            told = {} if spread is None else {"spread": lambda: _newest(spread, len(seeds))}
+            yield from find_sampler(settings.sampler)(denoise, x, sigmas, noise=noise, **told)
 
         return _without_gradients(walk())
 
@@ -211,22 +217,44 @@ class Stage:
         return x, denoise if keep is None else kept(denoise, clean, keep)
 
     def _bind(
-        self, both: Condition, num_images: int, settings: StageSettings, phrases: PlacedPhrases
+        self,
+        both: Condition,
+        num_images: int,
+        settings: StageSettings,
+        phrases: PlacedPhrases,
+        controls: Sequence[StageControl],
+        spread: Spread | None,
     ) -> Denoise:
-        joint = self._told(both, phrases)
+        joint = self._told(both, phrases, controls, spread)
         alone, scale = joint, 1.0
         if both.batch_size > num_images:
             scale = settings.guidance_scale
             if settings.guidance_interval is not None:
-                alone = self._told(_first(both, num_images), phrases)
+                alone = self._told(_first(both, num_images), phrases, controls, spread)
         denoise = guided_jointly(joint, alone, scale, settings.guidance_interval)
         if settings.thresholding is None:
             return denoise
         return thresholded(denoise, settings.thresholding)
 
-    def _told(self, condition: Condition, phrases: PlacedPhrases) -> Denoise:
+    def _spread(self, settings: StageSettings) -> Spread | None:
+        """Where the network is to say its variance, if it learned one and the sampler goes by it."""
+        plan = self.timestep_plan
+        learned = plan is not None and plan.learned_variance
+        return Spread() if learned and settings.sampler == "ddpm" else None
+
+    def _told(
+        self,
+        condition: Condition,
+        phrases: PlacedPhrases,
+        controls: Sequence[StageControl],
+        spread: Spread | None,
+    ) -> Denoise:
         """The denoiser with its condition bound; the bias of regions depends on sigma, and is bound at every call."""
         context = self.denoiser.prepare(condition)
+        for control in controls:
+            context = control.onto(context, condition)
+        if spread is not None:
+            context = context.with_spread(spread)
         plain = self.denoiser.bind(context)
         if not phrases.pictures:
             return plain
@@ -267,6 +295,12 @@ class Stage:
         return both.with_low_res(torch.cat([low_res] * halves), torch.cat([told] * halves))
 
 
+def _newest(spread: Spread, num_images: int) -> Images:
+    """What was said of the pictures that are told the prompt, which come first."""
+    assert spread.newest is not None  # a sampler calls the network first
+    return spread.newest[:num_images]
+
+
 def _joined(cond: Condition, uncond: Condition, settings: StageSettings) -> Condition:
     """Both halves of guidance as one batch; ``cond`` alone where guidance would change nothing."""
     if settings.guidance_scale == 1 or (is_silent(cond) and is_silent(uncond)):
@@ -298,12 +332,18 @@ def _first(both: Condition, num_images: int) -> Condition:
         )
         for name, stream in both.streams.items()
     }
-    low_res, level, numbers = both.low_res, both.low_res_sigma, both.numbers
+    low_res, level, numbers, control = (
+        both.low_res,
+        both.low_res_sigma,
+        both.numbers,
+        both.control,
+    )
     return Condition(
         streams=streams,
         low_res=None if low_res is None else low_res[:num_images],
         low_res_sigma=None if level is None else level[:num_images],
         numbers=None if numbers is None else numbers[:num_images],
+        control=None if control is None else control[:num_images],
     )
 
 
