@@ -92,6 +92,21 @@ def test_every_block_has_routes_of_its_own():
     assert (paths != paths[0]).any()
 
 
+def test_blocks_are_numbered_in_the_order_in_which_a_picture_passes_them():
+    network = decided(tiny(PLAN))
+    passed: list[int] = []
+    hooks = [
+        block.register_forward_pre_hook(lambda block, _: passed.append(block.place))
+        for block in network.expert_blocks
+    ]
+    x, c_noise = some_noise()
+    with torch.no_grad():
+        network(x, c_noise, network.prepare(some_condition()))
+    for hook in hooks:
+        hook.remove()
+    assert passed == list(range(4))
+
+
 def test_a_route_depends_on_the_prompt_and_not_on_the_picture():
     network = decided(tiny(PLAN))
     one = network.prepare(some_condition(seed=1))
@@ -183,7 +198,7 @@ def test_maps_can_be_had_beside_the_experts():
         plain = network(x, c_noise, context)
         seen = network(x, c_noise, context, maps=maps)
     assert torch.equal(plain, seen)
-    assert [m.layer for m in maps] == list(range(4))
+    assert sorted(m.layer for m in maps) == list(range(4))
 
 
 def test_a_bias_on_words_moves_their_experts_too():

@@ -72,7 +72,7 @@ def piccolo_raphael_pixels() -> UNetConfig:
 
 
 def small_experts(
-    *, space: int | None = 6, time: int | None = 4, ratio: float = 0.75
+    *, space: int | None = 6, time: int | None = 4, ratio: float = 0.625
 ) -> ExpertTransformer:
     """Two small blocks of attention and experts; None leaves one of the two layers out.
 

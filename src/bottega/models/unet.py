@@ -90,10 +90,12 @@ class UNet(nn.Module):
         _channels_last(self)
 
     def _number_layers(self) -> None:
-        """Tell layers their places in what `prepare` makes for them."""
+        """Tell layers their places in what `prepare` makes for them; experts in the order a picture passes them."""
         for layer, module in enumerate(self._text_readers()):
             module.layer = layer
-        self.expert_blocks = tuple(m for m in self.modules() if isinstance(m, ExpertBlock))
+        ways = [self.down, self.middle, *([self.up] if hasattr(self, "up") else [])]
+        inside = (module for way in ways for module in way.modules())
+        self.expert_blocks = tuple(m for m in inside if isinstance(m, ExpertBlock))
         for place, block in enumerate(self.expert_blocks):
             block.place = place
 
