@@ -79,8 +79,8 @@ def test_both_experts_work_on_every_large_picture(trained, tmp_path):
         return np.asarray(painter.paint(["a dog"], seeds=[3], steps=6)[0])
 
     whole = paint()
-    for expert in painter.stages[1].denoiser.experts:
-        weight = expert.denoiser.network.stem.weight
+    for expert in painter.stages[1].denoiser.holder.denoisers:
+        weight = expert.network.stem.weight
         before = weight.detach().clone()
         with torch.no_grad():
             weight.zero_()

@@ -125,7 +125,7 @@ def test_generator_and_critic_learn_together():
 
 def test_weights_that_ask_for_nothing_are_refused():
     with pytest.raises(ConfigError, match="needs a loss"):
-        SrGanWeights(pixel=0, feature=0, adversarial=0)
+        SrGanWeights(pixel=0.0, feature=0.0, adversarial=0.0)
     with pytest.raises(ConfigError, match="the weight feature"):
         SrGanWeights(feature=-1.0)
     with pytest.raises(ConfigError, match="there are no features"):

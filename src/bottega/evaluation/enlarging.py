@@ -82,7 +82,7 @@ def compare_ways(
             if progress is not None:
                 progress(number * len(small) + place + 1, len(ways) * len(small))
         first = errors if number == 0 else first
-        better = [a < b for a, b in zip(errors, first, strict=True)]
+        better = [float(a < b) for a, b in zip(errors, first, strict=True)]
         scores.append(
             EnlargingScore(
                 source=source,
