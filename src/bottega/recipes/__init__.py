@@ -18,6 +18,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "imagen-sr1024": larger.imagen_sr1024,
     "imagen-sr256": larger.imagen_sr256,
     "lab": piccolo.lab,
+    "lab-latent": piccolo.lab_latent,
     "medio-base": larger.medio_base,
     "medio-sr": larger.medio_sr,
     "piccolo-autoencoder": autoencoder.piccolo_autoencoder,

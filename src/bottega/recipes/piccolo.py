@@ -1,11 +1,21 @@
 """The runs that make piccolo, the model that ships with bottega; they run in this order on a laptop."""
 
+import math
+from dataclasses import replace
+
 from bottega.data.emoji_world import EmojiWorldConfig, SceneMixture
 from bottega.diffusion import AugmentationLevels, EDMPrecond, LogNormal
 from bottega.evaluation.judge_world import judge_world
 from bottega.models.plans import piccolo_base as base_plan
 from bottega.models.plans import piccolo_sr as sr_plan
-from bottega.recipes.run import ClipTask, DenoiserTask, JudgeTask, RunConfig, T5Task
+from bottega.recipes.run import (
+    ClipTask,
+    DenoiserTask,
+    JudgeTask,
+    LatentSpace,
+    RunConfig,
+    T5Task,
+)
 from bottega.training import AdamW, EmaConfig, Linear, Muon, TrainConfig
 
 NUM_THINGS = 100
@@ -183,9 +193,29 @@ def lab() -> RunConfig:
     )
 
 
+def lab_latent() -> RunConfig:
+    """The lab at 64 px in the latents of `piccolo-autoencoder`, by the same network at nearly the same cost.
+
+    Latents have a spread of one where pictures have about a half, so all noise is twice as strong.
+    """
+    base = base_plan()
+    return replace(
+        lab(),
+        name="lab-latent",
+        size=64,
+        task=DenoiserTask(
+            network=replace(base, patch=1, in_channels=4, out_channels=4),
+            noise=LogNormal(mean=_NOISE.mean + math.log(2), std=_NOISE.std),
+            precond=EDMPrecond(sigma_data=1.0),
+            latents=LatentSpace(autoencoder="runs/piccolo-autoencoder", factor=4),
+        ),
+    )
+
+
 __all__ = [
     "NUM_THINGS",
     "lab",
+    "lab_latent",
     "piccolo_base",
     "piccolo_clip",
     "piccolo_judge",
