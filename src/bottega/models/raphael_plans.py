@@ -9,6 +9,7 @@ from bottega.models.unet_config import (
     Middle,
     NumGroups,
     PatchResample,
+    Periods,
     PooledVector,
     StreamPlan,
     UNetConfig,
@@ -29,7 +30,7 @@ def raphael() -> UNetConfig:
     and what is convolved between them is shown in Figure 8 alone. Ours sit where Stable Diffusion's 16 do (six on the
     way down, one in the middle, nine on the way up, none at the deepest level), with its eight heads, and are widened
     until the whole comes to that size; an expert is four times as wide inside. A null token of ours stands before the
-    77, so that a dropped prompt has something to be read and an expert to go to.
+    77, so that a dropped prompt has something to be read and an expert to go to. The network is told whole timesteps.
     """
     levels = [
         Level(
@@ -50,6 +51,7 @@ def raphael() -> UNetConfig:
         resample=ConvResample(),
         time="add",
         time_width=4 * _WIDTHS[0],
+        sinusoid=Periods(),
         norm=NumGroups(),
         streams=(StreamPlan(name="clip_text", width=OPENCLIP_G_WIDTH, norm=False, project=False),),
         context_width=OPENCLIP_G_WIDTH,

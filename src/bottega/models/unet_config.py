@@ -234,6 +234,16 @@ class UNetConfig:
                 return False
 
     @property
+    def has_experts(self) -> bool:
+        """Whether a gate chooses experts anywhere in it."""
+        middle = () if self.middle is None else (self.middle.attention,)
+        kinds = (*(level.attention for level in self.levels), *middle)
+        return any(
+            isinstance(kind, ExpertTransformer) and (kind.time, kind.space) != (None, None)
+            for kind in kinds
+        )
+
+    @property
     def is_convolutional(self) -> bool:
         """Whether no position looks at distant ones, so that what learns on crops can paint whole pictures."""
         middle = () if self.middle is None else (self.middle.attention,)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from bottega.errors import ConfigError, nearest
-from bottega.recipes import autoencoder, finetune, larger, piccolo, srgan
+from bottega.recipes import autoencoder, finetune, larger, piccolo, raphael, srgan
 from bottega.recipes.branch import begin_child as begin_child
 from bottega.recipes.branch import read_config as read_config
 from bottega.recipes.run import RunConfig as RunConfig
@@ -19,15 +19,18 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "imagen-sr256": larger.imagen_sr256,
     "lab": piccolo.lab,
     "lab-latent": piccolo.lab_latent,
+    "lab-raphael": raphael.lab_raphael,
     "medio-base": larger.medio_base,
     "medio-sr": larger.medio_sr,
     "piccolo-autoencoder": autoencoder.piccolo_autoencoder,
     "piccolo-base": piccolo.piccolo_base,
     "piccolo-clip": piccolo.piccolo_clip,
     "piccolo-judge": piccolo.piccolo_judge,
+    "piccolo-raphael": raphael.piccolo_raphael,
     "piccolo-sr": piccolo.piccolo_sr,
     "piccolo-srgan": srgan.piccolo_srgan,
     "piccolo-t5": piccolo.piccolo_t5,
+    "raphael": raphael.raphael,
 }
 """Every recipe; a recipe is a function that returns a whole configuration."""
 

@@ -107,6 +107,7 @@ class DenoiserTask:
     is an exported denoiser whose weights the run begins with, instead of random ones. ``latents`` are where the
     denoiser works when that is not the pixels. With ``timestep_plan`` it learns eps, v or the picture at whole
     timesteps, drawn evenly, as Imagen and RAPHAEL did; ``noise`` and ``precond`` are then not read.
+    ``balance`` is how much an uneven load of the network's experts counts in the loss, where it has any.
     ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
     """
 
@@ -124,9 +125,12 @@ class DenoiserTask:
     latents: LatentSpace | None = None
     timestep_plan: TimestepPlan | None = None
     start_from: str | None = None
+    balance: float = 0.01
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 <= self.balance < math.inf:
+            raise ConfigError(f"task.balance must be finite and not negative, got {self.balance}")
         if (self.low_res_size is None) != (self.augmentation is None):
             raise ConfigError(
                 "task.low_res_size and task.augmentation go together: a super-resolution net needs both, "

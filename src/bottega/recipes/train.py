@@ -30,6 +30,7 @@ from bottega.recipes.branch import START, ensemble_of, file_run, load_start, sta
 from bottega.recipes.compare import CompareHook
 from bottega.recipes.denoisers import denoiser_objective
 from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
+from bottega.recipes.experts import expert_hooks, with_experts
 from bottega.recipes.finetune import export_imported, imported_parts
 from bottega.recipes.latents import open_space, with_latents
 from bottega.recipes.machine import curve_hooks, engine_here
@@ -105,6 +106,7 @@ def train(
         JournalHook(every_images=_JOURNAL_IMAGES),
         ProgressHook(),
         *curve_hooks(_JOURNAL_IMAGES),
+        *expert_hooks(objective, _JOURNAL_IMAGES),
         *hooks,
     ]
     if isinstance(config.task, DenoiserTask):
@@ -183,7 +185,8 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
     if task.start_from is not None:
         load_module(network, task.start_from)
     space = open_space(task)
-    return network, denoiser_objective(task, space, rank=rank, world_size=world_size)
+    objective = denoiser_objective(task, space, rank=rank, world_size=world_size)
+    return network, with_experts(objective, task)
 
 
 class _Settings(Hook):
