@@ -147,8 +147,10 @@ def load_enlarger(place: str | Path, *, device: str = "auto", dtype: str = "floa
     """
     where = find_device(device)
     network, digest = load_generator(place)
-    network = network.to(device=where, dtype=find_dtype(dtype, where)).eval()
-    network = network.requires_grad_(False).to(memory_format=torch.channels_last)
+    network = network.to(device=where, dtype=find_dtype(dtype, where)).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # what convolutions want, on CPUs and tensor cores alike
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return Enlarger(network=network, name=_name(Path(place)), digest=digest, device=where)
 
 
