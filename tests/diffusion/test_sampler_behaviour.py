@@ -12,6 +12,7 @@ from bottega.seeding import ImageNoise
 RANDOM = {
     "euler_ancestral": {},
     "imagen_ancestral": {},
+    "ddpm": {},
     "dpmpp_2m_sde": {},
     "heun": {"churn": 20.0},
 }
@@ -200,6 +201,7 @@ def test_samplers_that_are_one_under_two_names_agree():
     assert torch.allclose(
         paint("imagen_ancestral", gamma=0.0, **kwargs)[-1].x, ancestral, atol=1e-4
     )
+    assert torch.allclose(paint("ddpm", **kwargs)[-1].x, ancestral, atol=1e-4)
     multistep = paint("dpmpp_2m", **kwargs)[-1].x
     assert torch.allclose(paint("dpmpp_2m_sde", eta=0.0, **kwargs)[-1].x, multistep, atol=1e-5)
 
@@ -234,3 +236,16 @@ def test_the_ancestral_step_is_the_posterior_of_ddpm(gamma):
     )
     assert torch.allclose(plain.x * math.sqrt(abar_next), mean, rtol=1e-12)
     assert float((noisy.x - plain.x) * math.sqrt(abar_next)) == pytest.approx(std, rel=1e-12)
+
+
+def test_ddpm_adds_the_noise_that_the_network_asks_for_value_by_value():
+    """All of one picture at one spread is Imagen's step of that gamma; mixed, every value goes by its own."""
+    fixed = {gamma: paint("imagen_ancestral", [3], gamma=gamma)[0].x for gamma in (0.0, 0.3, 1.0)}
+    for gamma, expected in fixed.items():
+        said = torch.full((1, *SHAPE), 2 * gamma - 1)
+        assert torch.allclose(paint("ddpm", [3], spread=lambda said=said: said)[0].x, expected)
+    mixed = torch.full((1, *SHAPE), -1.0)
+    mixed[..., 4:] = 1.0
+    found = paint("ddpm", [3], spread=lambda: mixed)[0].x
+    assert torch.allclose(found[..., :4], fixed[0.0][..., :4])
+    assert torch.allclose(found[..., 4:], fixed[1.0][..., 4:])

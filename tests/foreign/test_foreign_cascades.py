@@ -101,23 +101,27 @@ def fixed_noise(monkeypatch):
     return use
 
 
+@pytest.mark.parametrize(
+    ("variance", "sampler"), [("learned_range", "ddpm"), ("fixed_small", "euler_ancestral")]
+)
 def test_if_paints_its_two_stages_thresholded_and_augmented_as_its_pipelines_do(
-    folders, tmp_path, fixed_noise
+    folders, tmp_path, fixed_noise, variance, sampler
 ):
-    """The part of their output that is a variance is left out, as their scheduler does with a fixed one."""
+    """With the variance that its networks learned, and with DDPM's smaller one."""
     from diffusers import DDPMScheduler, IFPipeline, IFSuperResolutionPipeline
 
     first, second = folders("if1"), folders("if2")
     import_model(first, tmp_path / "if", then=[second])
     painter = load(tmp_path / "if", device="cpu", dtype="float32")
     base, sr = painter.stages
-    settings = painter.resolve(None, {"steps": 10})
+    assert {chosen.sampler for chosen in painter.settings.values()} == {"ddpm"}
+    settings = painter.resolve(None, {"steps": 10, "sampler": sampler})
     assert settings["base"].thresholding.cap == 1.5
     cond, uncond = told(painter, PROMPT), told(painter, "")
 
     small = final(base.paint(cond, uncond, [0], settings["base"]))
     theirs = IFPipeline.from_pretrained(first, safety_checker=None, watermarker=None)
-    theirs.scheduler = if_scheduler(1.5, "fixed_small")
+    theirs.scheduler = if_scheduler(1.5, variance)
     theirs.set_progress_bar_config(disable=True)
     draws = noise_for(base)
     fixed_noise(draws, draws)
@@ -131,7 +135,7 @@ def test_if_paints_its_two_stages_thresholded_and_augmented_as_its_pipelines_do(
     upscaler = IFSuperResolutionPipeline.from_pretrained(
         second, safety_checker=None, watermarker=None
     )
-    upscaler.scheduler = if_scheduler(1.0, "fixed_small")
+    upscaler.scheduler = if_scheduler(1.0, variance)
     upscaler.set_progress_bar_config(disable=True)
     assert isinstance(upscaler.image_noising_scheduler, DDPMScheduler)
     draws = noise_for(sr)
@@ -149,6 +153,23 @@ def test_if_paints_its_two_stages_thresholded_and_augmented_as_its_pipelines_do(
         output_type="pt",
     ).images
     assert relative(large, expected) < 1e-4
+
+
+def test_a_walk_by_the_learned_variance_differs_from_one_without_and_guidance_leaves_it_alone(
+    folders,
+):
+    """Outside the interval of guidance the network is asked once, and what it says of the variance still counts."""
+    painter = load(folders("if1"), device="cpu", dtype="float32")
+    (stage,) = painter.stages
+    cond, uncond = told(painter, PROMPT), told(painter, "")
+
+    def paint(**changes):
+        settings = painter.resolve(None, {"steps": 2, **changes})["base"]
+        return final(stage.paint(cond, uncond, [0], settings))
+
+    assert not torch.equal(paint(), paint(sampler="euler_ancestral"))
+    alone = paint(guidance_interval=(1e-4, 2e-4))
+    assert torch.allclose(alone, paint(guidance_scale=1.0), atol=1e-5)
 
 
 def test_changing_the_words_or_the_small_picture_changes_what_the_second_stage_paints(

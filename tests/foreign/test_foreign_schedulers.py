@@ -159,6 +159,7 @@ def test_thresholds_are_read_as_static_or_dynamic():
         ({"beta_start": 2.0}, "betas need"),
         ({"rescale_betas_zero_snr": True}, "zero_terminal_snr needs"),
         ({"clip_sample": True, "clip_sample_range": 2.0}, "clips at another value"),
+        ({"variance_type": "learned"}, "variance_type 'learned' is not supported"),
     ],
 )
 def test_a_scheduler_that_is_not_understood_is_refused_by_name(tmp_path, change, words):

@@ -177,6 +177,11 @@ def test_pipelines_and_parts_of_other_classes_are_refused_by_name(broken, tmp_pa
     ):
         index.write_text(json.dumps({**facts, **change}))
         refused(capsys, words, "paint", "x", "--model", broken)
+    index.write_text(json.dumps(facts))
+    scheduler = broken / "scheduler" / "scheduler_config.json"
+    settings = json.loads(scheduler.read_text())
+    scheduler.write_text(json.dumps({**settings, "variance_type": "learned_range"}))
+    refused(capsys, "unet gives none", "paint", "x", "--model", broken)
     index.write_text("[]")
     refused(capsys, "expected an object", "import", broken, tmp_path / "to")
 

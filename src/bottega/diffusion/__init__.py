@@ -21,9 +21,11 @@ from bottega.diffusion.guidance import guided as guided
 from bottega.diffusion.guidance import guided_jointly as guided_jointly
 from bottega.diffusion.loss import edm_loss as edm_loss
 from bottega.diffusion.noise import LogNormal as LogNormal
+from bottega.diffusion.parameterization import Spread as Spread
 from bottega.diffusion.parameterization import TimestepDenoiser as TimestepDenoiser
 from bottega.diffusion.samplers import SAMPLERS as SAMPLERS
 from bottega.diffusion.samplers import ddim as ddim
+from bottega.diffusion.samplers import ddpm as ddpm
 from bottega.diffusion.samplers import deis as deis
 from bottega.diffusion.samplers import deis_kutta as deis_kutta
 from bottega.diffusion.samplers import dpmpp_2m as dpmpp_2m
@@ -62,6 +64,7 @@ __all__ = [
     "LogNormal",
     "Noise",
     "Scalings",
+    "Spread",
     "Static",
     "Step",
     "TimestepDenoiser",
@@ -70,6 +73,7 @@ __all__ = [
     "augment_low_res",
     "autoguided",
     "ddim",
+    "ddpm",
     "deis",
     "deis_kutta",
     "dpmpp_2m",

@@ -20,11 +20,23 @@ Prediction = Literal["eps", "x0", "v"]
 """What a network's output stands for: the noise, the clean picture, or v = sqrt(abar) eps - sqrt(1 - abar) clean."""
 
 
+class Spread:
+    """What a network with a learned variance said of it at its newest call: -1 is DDPM's smaller one, 1 its larger.
+
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), equation 15, where v is (1 + ours) / 2.
+    """
+
+    def __init__(self) -> None:
+        """Nothing said yet."""
+        self.newest: Images | None = None
+
+
 class TimestepDenoiser(nn.Module):
     """A network trained with timesteps made into a ``Denoise``.
 
     The network is called as ``network(z, timestep, context)`` with one timestep per image, which need not be whole, and
-    runs in the type of its parameters. Channels that it gives beyond those it got (a learned variance) are cut off.
+    runs in the type of its parameters. Channels that it gives beyond those it got, a learned variance, are cut off;
+    where the context has a `Spread` they are kept there.
 
     Source: Imagen (arXiv:2205.11487), Appendix A, for eps; Salimans & Ho 2022 (arXiv:2202.00512), Appendix D, for v.
     """
@@ -61,6 +73,9 @@ class TimestepDenoiser(nn.Module):
         time = self.schedule.timestep(sigma)
         inputs = (signal * x).to(parameter_dtype(self.network, wide))
         output = self.network(inputs, time, context)
+        spread: Spread | None = getattr(context, "spread", None)
+        if spread is not None:
+            spread.newest = output[:, x.shape[1] :].to(wide)
         output = output[:, : x.shape[1]].to(wide)
         if self.prediction == "eps":
             return x - level * output
@@ -77,4 +92,4 @@ class TimestepDenoiser(nn.Module):
         return denoise
 
 
-__all__ = ["Prediction", "TimestepDenoiser"]
+__all__ = ["Prediction", "Spread", "TimestepDenoiser"]

@@ -35,7 +35,8 @@ class TimestepPlan:
     """Everything that turns a raw network of the timestep tradition into a ``Denoise``.
 
     ``table`` holds the betas themselves where no formula gives them, and the other three are then not read.
-    ``steps_offset`` shifts the timesteps of the leading spacing up, so that a walk ends above timestep 0.
+    ``steps_offset`` shifts the timesteps of the leading spacing up, so that a walk ends above timestep 0. With
+    ``learned_variance`` the network gives as many channels again, which say how much noise each step takes away.
 
     Its training drew whole timesteps evenly, which makes it a distribution of noise like `LogNormal`: `quantile` and
     `cdf` cut it into the parts of expert denoisers, between two timesteps, so that each timestep is in one part.
@@ -52,6 +53,7 @@ class TimestepPlan:
     prediction: Prediction = "eps"
     zero_terminal_snr: bool = False
     steps_offset: int = 0
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         if self.prediction == "eps" and self.zero_terminal_snr:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +27,8 @@ class Context:
     key 0 is the learned null token, where there is one. ``low_res`` has been through the first convolution already.
     ``controls`` add to what the way down hands to the way up, at every call. ``routes`` say which expert every token
     goes to, per block that has experts and None where these are chosen by noise alone. ``times`` say which expert a
-    noise level goes to, where that was worked out beforehand for the very noise levels of the call.
+    noise level goes to, where that was worked out beforehand for the very noise levels of the call. ``spread`` is not
+    read by a network, but by a denoiser that finds a learned variance in what the network gives.
     """
 
     layers: tuple[KeysValues, ...] = ()
@@ -39,6 +41,7 @@ class Context:
     controls: tuple[Control, ...] = ()
     routes: tuple[SpaceRoute | None, ...] = ()
     times: tuple[TimeRoute | None, ...] | None = None
+    spread: Any = None
 
     def select(self, indices: Sequence[int] | Int[Tensor, "picked"]) -> "Context":
         """The context of some of the pictures, in the order asked for."""
@@ -65,6 +68,10 @@ class Context:
     def with_bias(self, bias: LogitBias | None) -> "Context":
         """The same context with its text logits changed by ``bias`` in every layer that reads text."""
         return replace(self, bias=bias)
+
+    def with_spread(self, spread: Any) -> "Context":
+        """The same context with where to keep what the network says of a variance that it learned."""
+        return replace(self, spread=spread)
 
     def with_control(self, control: Control) -> "Context":
         """The same context with one control more."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from bottega.checkpoint.foreign import ForeignInfo
 from bottega.checkpoint.foreign_files import read_config, weight_files
 from bottega.conditioning.foreign_text import Layer
 from bottega.errors import CheckpointError, nearest
@@ -208,6 +209,13 @@ def read_pipeline(folder: Path, name: str | None = None) -> Pipeline:
     if family.latent:
         _require_class(index, AUTOENCODER, "AutoencoderKL", folder)
         factor = read_autoencoder(folder / AUTOENCODER).factor
+    scheduling = read_scheduling(folder / SCHEDULER)
+    unet = read_config(folder / UNET / "config.json")
+    if scheduling.plan.learned_variance and not ForeignInfo(config=unet).learns_variance:
+        raise CheckpointError(
+            f"{folder / SCHEDULER} asks for the variance that a network learned (variance_type 'learned_range'), and "
+            f"{folder / UNET} gives none"
+        )
     kept = {SCHEDULER: read_config(folder / SCHEDULER / "scheduler_config.json")}
     noising = None
     if family.enlarges:
@@ -218,8 +226,8 @@ def read_pipeline(folder: Path, name: str | None = None) -> Pipeline:
         name=folder.resolve().name if name is None else name,
         family=family,
         index=index,
-        unet=read_config(folder / UNET / "config.json"),
-        scheduling=read_scheduling(folder / SCHEDULER),
+        unet=unet,
+        scheduling=scheduling,
         noising=noising,
         texts=_texts(index, family, folder),
         factor=factor,

@@ -98,7 +98,7 @@ def parse_scheduling(config: Mapping[str, Any], *, where: str) -> Scheduling:
     karras = bool(config.get("use_karras_sigmas")) or not alike
     return Scheduling(
         plan=plan,
-        sampler=_SAMPLERS[named],
+        sampler="ddpm" if plan.learned_variance and named == "DDPMScheduler" else _SAMPLERS[named],
         grid="karras" if karras else spacing,
         threshold=_threshold(config, where),
     )
@@ -120,7 +120,16 @@ def _plan(config: Mapping[str, Any], where: str) -> TimestepPlan:
         ),
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
         steps_offset=int(config.get("steps_offset", 0)),
+        learned_variance=_learns_variance(config, where),
     )
+
+
+def _learns_variance(config: Mapping[str, Any], where: str) -> bool:
+    if config.get("variance_type") == "learned":
+        raise CheckpointError(
+            f"{where}: variance_type 'learned' is not supported; supported are learned_range and the fixed ones"
+        )
+    return config.get("variance_type") == "learned_range"
 
 
 def _threshold(config: Mapping[str, Any], where: str) -> Static | Dynamic | None:

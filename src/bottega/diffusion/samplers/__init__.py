@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from bottega.diffusion.denoiser import Step
 from bottega.diffusion.samplers.ancestral import ddim as ddim
+from bottega.diffusion.samplers.ancestral import ddpm as ddpm
 from bottega.diffusion.samplers.ancestral import euler_ancestral as euler_ancestral
 from bottega.diffusion.samplers.ancestral import imagen_ancestral as imagen_ancestral
 from bottega.diffusion.samplers.dpm_solver import dpmpp_2m as dpmpp_2m
@@ -22,6 +23,7 @@ Sampler = Callable[..., Iterator[Step]]
 
 SAMPLERS: dict[str, Sampler] = {
     "ddim": ddim,
+    "ddpm": ddpm,
     "deis": deis,
     "deis_kutta": deis_kutta,
     "dpmpp_2m": dpmpp_2m,
@@ -49,6 +51,7 @@ __all__ = [
     "SAMPLERS",
     "Sampler",
     "ddim",
+    "ddpm",
     "deis",
     "deis_kutta",
     "dpmpp_2m",

@@ -5,7 +5,7 @@ The variance-preserving steps of DDPM, DDIM and Imagen are written here in sigma
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from bottega.diffusion.denoiser import Denoise, Noise, Step
@@ -108,4 +108,47 @@ def imagen_ancestral(
         yield Step(sigma_next, x, denoised)
 
 
-__all__ = ["ddim", "euler_ancestral", "imagen_ancestral"]
+def ddpm(
+    denoise: Denoise,
+    x: Images,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise | None = None,
+    spread: Callable[[], Images] | None = None,
+) -> Iterator[Step]:
+    """DDPM's step with the variance that the network itself gives, value by value.
+
+    Args:
+        denoise: Called once per step.
+        x: Start of the walk, already at noise level ``sigmas[0]``.
+        sigmas: Strictly falling noise levels; end on 0 for a clean image.
+        noise: Drawn once per step that does not land on 0.
+        spread: What the network said at the call before, see `Spread`; None is the smaller variance throughout, and
+            then this is `euler_ancestral`.
+
+    Yields:
+        The state after each of the ``len(sigmas) - 1`` steps.
+
+    Raises:
+        InputError: When ``sigmas`` do not fall, or noise is missing.
+
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), equation 15; DeepFloyd IF's networks learned it. As in DDPM, the
+    step that lands on 0 adds no noise.
+    """
+    for sigma, sigma_next in pairwise(checked(sigmas)):
+        denoised = denoise(x, x.new_full((len(x),), sigma))
+        keep = (sigma_next / sigma) ** 2
+        x = denoised + keep * (x - denoised)
+        if sigma_next > 0:
+            small = (1 - keep) * sigma_next**2
+            if spread is None:
+                std = math.sqrt(small)
+            else:
+                # the larger variance over the smaller one, in ln; both are those of `imagen_ancestral`
+                ratio = math.log((1 + 1 / sigma_next**2) / (1 + 1 / sigma**2))
+                std = (spread().to(x) * (ratio / 4) + (math.log(small) / 2 + ratio / 4)).exp()
+            x = x + std * draw(noise, "this sampler")
+        yield Step(sigma_next, x, denoised)
+
+
+__all__ = ["ddim", "ddpm", "euler_ancestral", "imagen_ancestral"]
