@@ -120,7 +120,13 @@ def load_lora(folder: Path | str) -> Lora:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     layers = _layers(path, tensors, settings)
-    return Lora(name=folder.name, layers=layers, facts=facts, digest=digest)
+    return Lora(name=adapter_name(folder), layers=layers, facts=facts, digest=digest)
+
+
+def adapter_name(folder: Path | str) -> str:
+    """What something in a folder is called: the folder's name, or its run's for the ``export`` of a run."""
+    place = Path(folder).absolute()
+    return place.parent.name if place.name == "export" else place.name
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -190,6 +196,7 @@ __all__ = [
     "WEIGHTS_NAME",
     "Lora",
     "LoraFacts",
+    "adapter_name",
     "load_lora",
     "save_lora",
 ]

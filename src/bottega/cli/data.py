@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bottega.cli.edges import edges
 from bottega.cli.options import Settings, listed
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from bottega.recipes import RunConfig
 
 app = typer.Typer(help="Look at data, and embed captions ahead of a run.", no_args_is_help=True)
+app.command()(edges)
 
 _CHUNK = 512
 _MAX_PIXELS = 200_000_000

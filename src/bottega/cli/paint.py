@@ -136,7 +136,6 @@ def paint(
         local_files_only=local_files_only,
         **beside.folders(),
     )
-    say_beside(painter)
     wanted = painter.resolve(
         _stage_settings(painter, listed(settings)),
         _given(steps=steps, guidance_scale=guidance, sampler=sampler),
@@ -156,6 +155,7 @@ def paint(
         settings=wanted,
         watch=watch_regions,
     )
+    say_beside(painter)
     preview = _Preview(watch, len(texts), sheet_columns, (canvas.width, canvas.height))
     finished: list[Image] = []
     with painting_bar(len(texts), sum(s.steps for s in wanted.values())) as move:

@@ -5,6 +5,7 @@ folder) and the caption, by default under ``text``. Where there is a ``metadata.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -26,6 +27,7 @@ class FolderSource(StoredSource):
         size: int,
         *,
         caption_field: str = "text",
+        caption: str | None = None,
         check: Check = "pixels",
         max_pixels: int = MAX_PIXELS,
         buckets: Buckets | None = None,
@@ -36,6 +38,7 @@ class FolderSource(StoredSource):
             folder: Where the pictures are, in it or in folders inside it.
             size: Pixels of a batch's pictures; with buckets, the side of the square that they are scaled to.
             caption_field: Under which key ``metadata.jsonl`` holds captions.
+            caption: For pictures without a text file; ``{name}`` in it is the file's name in words.
             check: "pixels" decodes every picture now, so that damage is found before training; "headers" reads
                 only their first bytes, which is quicker on large folders, and meets damage when it comes to it.
             max_pixels: The most pixels a picture may claim.
@@ -45,7 +48,7 @@ class FolderSource(StoredSource):
             DataError: When the folder cannot be read or holds nothing that can be used.
         """
         self.folder = Path(folder)
-        listing = list_folder(self.folder, caption_field)
+        listing = list_folder(self.folder, caption_field, caption)
         rejected = list(listing.rejected)
         found: list[tuple[FolderExample, Shape]] = []
         for example in listing.examples:
@@ -68,8 +71,8 @@ class Listing(NamedTuple):
     rejected: tuple[Rejected, ...]
 
 
-def list_folder(folder: Path, caption_field: str = "text") -> Listing:
-    """What a folder holds, in the order of the files' paths.
+def list_folder(folder: Path, caption_field: str = "text", caption: str | None = None) -> Listing:
+    """What a folder holds, in the order of the files' paths; ``caption`` is for pictures that have none.
 
     Raises:
         DataError: When it is no folder.
@@ -80,7 +83,7 @@ def list_folder(folder: Path, caption_field: str = "text") -> Listing:
     found = (
         _listed(folder, caption_field, rejected)
         if (folder / _METADATA).is_file()
-        else _beside(folder, rejected)
+        else _beside(folder, rejected, caption)
     )
     examples = sorted(found, key=lambda example: example.file)
     return Listing(tuple(examples), tuple(rejected))
@@ -92,8 +95,10 @@ def _files(folder: Path) -> Iterator[str]:
     yield from sorted(p.as_posix() for p in paths if not any(q.startswith(".") for q in p.parts))
 
 
-def _beside(folder: Path, rejected: list[Rejected]) -> Iterator[FolderExample]:
-    """Pictures with a text file of the same name."""
+def _beside(
+    folder: Path, rejected: list[Rejected], template: str | None
+) -> Iterator[FolderExample]:
+    """Pictures with a text file of the same name, or with what the template makes of their own."""
     files = list(_files(folder))
     stems: dict[str, str] = {}
     for file in files:
@@ -105,20 +110,27 @@ def _beside(folder: Path, rejected: list[Rejected]) -> Iterator[FolderExample]:
             continue
         stem = str(PurePosixPath(file).with_suffix(""))
         if stem in stems:
-            rejected.append(Rejected(file, f"its caption already belongs to {stems[stem]}"))
+            rejected.append(Rejected(file, f"no caption of its own: it belongs to {stems[stem]}"))
             continue
         stems[stem] = file
         path = folder / f"{stem}.txt"
         try:
             caption = " ".join(path.read_text(encoding="utf-8-sig").split())
         except FileNotFoundError:
-            rejected.append(Rejected(file, f"no caption: {path.name} is missing"))
+            if template is None:
+                rejected.append(Rejected(file, f"no caption: {path.name} is missing"))
+            else:
+                yield FolderExample(file, _captioned(template, PurePosixPath(file).stem))
             continue
         except UnicodeDecodeError:
-            rejected.append(Rejected(file, f"{path.name} is not UTF-8 text"))
+            rejected.append(
+                Rejected(file, f"its caption cannot be read: {path.name} is not UTF-8 text")
+            )
             continue
         except OSError as error:
-            rejected.append(Rejected(file, f"{path.name} cannot be read: {error.strerror}"))
+            rejected.append(
+                Rejected(file, f"its caption cannot be read: {path.name}: {error.strerror}")
+            )
             continue
         if caption:
             yield FolderExample(file, caption)
@@ -127,6 +139,11 @@ def _beside(folder: Path, rejected: list[Rejected]) -> Iterator[FolderExample]:
     for file in files:
         if file.lower().endswith(".txt") and str(PurePosixPath(file).with_suffix("")) not in stems:
             rejected.append(Rejected(file, "a caption without a picture"))
+
+
+def _captioned(template: str, stem: str) -> str:
+    """``a drawing of {name}`` for ``a-red_car`` is: a drawing of a red car."""
+    return " ".join(template.replace("{name}", re.sub(r"[-_]+", " ", stem)).split())
 
 
 def _listed(folder: Path, field: str, rejected: list[Rejected]) -> Iterator[FolderExample]:

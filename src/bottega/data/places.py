@@ -14,16 +14,22 @@ def pictures_in(
     size: int,
     *,
     caption_field: str = "text",
+    caption: str | None = None,
     check: Check = "pixels",
     buckets: Buckets | None = None,
 ) -> StoredSource:
     """The pictures of a folder, or of shards where the place is a ``.tar``, ``{00..09}.tar`` or a folder of them.
 
+    ``caption`` is for pictures of a folder that have none, see `FolderSource`; shards hold their captions.
+
     Raises:
         DataError: When there is nothing, or nothing that can be used.
     """
-    kind = ShardSource if is_shards(place) else FolderSource
-    return kind(place, size, caption_field=caption_field, check=check, buckets=buckets)
+    if is_shards(place):
+        return ShardSource(place, size, caption_field=caption_field, check=check, buckets=buckets)
+    return FolderSource(
+        place, size, caption_field=caption_field, caption=caption, check=check, buckets=buckets
+    )
 
 
 __all__ = ["pictures_in"]

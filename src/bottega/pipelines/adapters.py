@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bottega.checkpoint.controlnet import ControlNetFacts, load_controlnet
-from bottega.checkpoint.lora import Lora, load_lora
+from bottega.checkpoint.lora import Lora, adapter_name, load_lora
 from bottega.diffusion import DenoiserLike
 from bottega.ensemble import Mixture
 from bottega.errors import CheckpointError, InputError, nearest
@@ -170,7 +170,9 @@ def _controlnet(stages: Sequence[Stage], folder: Path | str) -> UsedControlNet:
             f"{folder} reads control pictures {facts.controlnet.scale} times as large as what its network sees, "
             f"stage {stage.name} paints {factor} times as large"
         )
-    return UsedControlNet(net=net, facts=facts, name=Path(folder).name, digest=digest, parts=parts)
+    return UsedControlNet(
+        net=net, facts=facts, name=adapter_name(folder), digest=digest, parts=parts
+    )
 
 
 def _at(

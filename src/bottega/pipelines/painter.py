@@ -112,24 +112,22 @@ class Painter:
             prompts: What to paint; an empty one paints whatever comes.
             negative: What to keep away from, one for all pictures or one each.
             seeds: One per picture, or one number s for s, s + 1, ...; by default 0, 1, ...
-            encoders: Any of ``t5``, ``clip_text``, ``clip_image``, or ``clip`` for both of these; all by default.
+            encoders: Any of ``t5``, ``clip_text``, ``clip_image``, or ``clip`` for both; all by default.
             style: A reference picture to take the style of, for all or one (or None) each; heard in any case.
             regions: Where in the picture phrases of the prompt are wanted: one list for all, or one list each.
             start: A picture to change (`FromPicture`) or to paint a part of anew (`Inpaint`).
             size: Height and width in pixels; by default the square that the model was trained on.
             controls: A picture for each ControlNet that was loaded, to be followed by all.
             settings: Settings by stage, in place of the model's own.
-            on_step: Called after every step of every stage.
+            on_step: Called after every step.
             watch: Told what every layer made of the regions; see `Explanation`.
-            **overrides: Single settings to change (`Overrides`): ``steps=30`` for every stage, or
-                ``steps={"base": 30}`` for some.
+            **overrides: Single settings (`Overrides`): ``steps=30``, or ``steps={"base": 30}`` for some stages.
 
         Returns:
             RGB pictures with what made them as JSON in ``info["bottega"]``.
 
         Raises:
-            InputError: For what should be one per prompt and does not match in number, an unknown encoder, or a region
-                whose phrase is not in its prompt.
+            InputError: For numbers that do not match, an unknown encoder, or a phrase that is not in its prompt.
             ConfigError: For a setting that makes no sense.
         """
         done: dict[int, Image.Image] = {}
@@ -149,8 +147,7 @@ class Painter:
         ):
             if on_step is not None:
                 on_step(step)
-            if step.pictures:
-                done |= dict(zip(step.indices, step.pictures, strict=True))
+            done |= dict(zip(step.indices, step.pictures, strict=False))
         return [done[index] for index in sorted(done)]
 
     def paint_steps(

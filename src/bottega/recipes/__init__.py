@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 
 from bottega.errors import ConfigError, nearest
-from bottega.recipes import autoencoder, finetune, larger, piccolo, raphael, srgan
+from bottega.recipes import adapters, autoencoder, finetune, larger, piccolo, raphael, srgan
 from bottega.recipes.branch import begin_child as begin_child
 from bottega.recipes.branch import read_config as read_config
 from bottega.recipes.run import RunConfig as RunConfig
 from bottega.recipes.train import train as train
 
 RECIPES: Mapping[str, Callable[[], RunConfig]] = {
+    "controlnet": adapters.controlnet,
     "ediffi-base64": larger.ediffi_base64,
     "ediffi-sr1024": larger.ediffi_sr1024,
     "ediffi-sr256": larger.ediffi_sr256,
@@ -20,6 +21,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "lab": piccolo.lab,
     "lab-latent": piccolo.lab_latent,
     "lab-raphael": raphael.lab_raphael,
+    "lora": adapters.lora,
     "medio-base": larger.medio_base,
     "medio-sr": larger.medio_sr,
     "piccolo-autoencoder": autoencoder.piccolo_autoencoder,

@@ -25,16 +25,21 @@ from bottega.errors import ConfigError
 from bottega.models import UNetConfig
 from bottega.models.autoencoder import AutoencoderConfig
 from bottega.models.srgan import RRDBNetConfig
+from bottega.recipes.adapter_tasks import ControlNetTask, LoraTask
 from bottega.training import TrainConfig
 from bottega.training.srgan_objective import SrGanWeights
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderConfig:
-    """A folder of your own pictures, with captions in ``.txt`` files beside them or in a ``metadata.jsonl``."""
+    """A folder of your own pictures, with captions in ``.txt`` files beside them or in a ``metadata.jsonl``.
+
+    ``caption`` is for pictures without a text file; ``{name}`` in it is the file's name in words.
+    """
 
     path: str
     caption_field: str = "text"
+    caption: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +227,17 @@ class EnlargerTask:
     start_from: str | None = None
 
 
-Task = T5Task | ClipTask | JudgeTask | AutoencoderTask | DenoiserTask | ImportedTask | EnlargerTask
+Task = (
+    T5Task
+    | ClipTask
+    | JudgeTask
+    | AutoencoderTask
+    | DenoiserTask
+    | ImportedTask
+    | EnlargerTask
+    | LoraTask
+    | ControlNetTask
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +266,9 @@ class RunConfig:
         if self.num_examples is not None and self.num_examples < 1:
             raise ConfigError(f"num_examples must be positive or none, got {self.num_examples}")
         paints = isinstance(self.task, (DenoiserTask, ImportedTask))
-        sees = paints or isinstance(self.task, (AutoencoderTask, EnlargerTask))
+        sees = paints or isinstance(
+            self.task, (AutoencoderTask, EnlargerTask, LoraTask, ControlNetTask)
+        )
         if isinstance(self.data, FolderConfig) and not sees:
             raise ConfigError(
                 f"a {type(self.task).__name__} learns from the drawn world; data must be an EmojiWorldConfig"

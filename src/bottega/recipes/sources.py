@@ -63,6 +63,7 @@ def _whole(config: RunConfig) -> Source:
             config.data.path,
             config.size,
             caption_field=config.data.caption_field,
+            caption=config.data.caption,
             check="headers",
             buckets=config.buckets,
         )

@@ -20,6 +20,14 @@ from bottega.evaluation.judge_world import judge_config
 from bottega.models import UNet
 from bottega.pipelines import find_model
 from bottega.pipelines.experts import mixture_with
+from bottega.recipes.adapter_run import adapter_run
+from bottega.recipes.adapter_tasks import ControlNetTask, LoraTask
+from bottega.recipes.adapters import (
+    adapted_stage,
+    adapter_network,
+    adapter_objective,
+    export_adapter,
+)
 from bottega.recipes.autoencoder import (
     PREVIEW_IMAGES,
     Reconstructions,
@@ -90,19 +98,12 @@ def train(
     run = RunDir(folder)
     _check_same_recipe(config, run)
     engine = engine_here() if engine is None else engine
-    source = picture_source(config)  # first, because networks may take minutes to build
-    if isinstance(config.task, ImportedTask):
-        parts = imported_parts(config, rank=engine.rank, world_size=engine.world_size)
-        network, objective = parts.network, parts.objective
-        cache = EmbeddingCache(run.path.parent / "embeddings", parts.encoders)
-        source = EmbeddedSource(source, cache, seed=config.train.seed)
-    else:
-        network, objective = build(config, rank=engine.rank, world_size=engine.world_size)
+    network, objective, source, beside = _parts(config, run, engine)
     if config.branch is not None:
         load_start(network, config, run)
     every_hook: list[Hook] = [
         _Settings(config),
-        *_previews(config),
+        *beside,
         JournalHook(every_images=_JOURNAL_IMAGES),
         ProgressHook(),
         *curve_hooks(_JOURNAL_IMAGES),
@@ -127,6 +128,22 @@ def train(
     )
     _hand_over(config, run, state)
     return state
+
+
+def _parts(
+    config: RunConfig, run: RunDir, engine: Engine
+) -> tuple[nn.Module, Objective, Source, list[Hook]]:
+    """What a run trains, minimises and sees, and what it shows on the way without further encoders."""
+    source = picture_source(config)  # first, because networks may take minutes to build
+    if isinstance(config.task, (LoraTask, ControlNetTask)):
+        return adapter_run(config, run, source, engine)
+    if isinstance(config.task, ImportedTask):
+        parts = imported_parts(config, rank=engine.rank, world_size=engine.world_size)
+        cache = EmbeddingCache(run.path.parent / "embeddings", parts.encoders)
+        source = EmbeddedSource(source, cache, seed=config.train.seed)
+        return parts.network, parts.objective, source, []
+    network, objective = build(config, rank=engine.rank, world_size=engine.world_size)
+    return network, objective, source, _previews(config)
 
 
 def _hand_over(config: RunConfig, run: RunDir, state: TrainState) -> None:
@@ -171,6 +188,10 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
     if isinstance(task, ImportedTask):
         parts = imported_parts(config, rank=rank, world_size=world_size)
         return parts.network, parts.objective
+    if isinstance(task, (LoraTask, ControlNetTask)):
+        stage = adapted_stage(config)
+        objective = adapter_objective(config, stage, rank=rank, world_size=world_size)
+        return adapter_network(config, stage), objective
     if isinstance(task, AutoencoderTask):
         return autoencoder_parts(config, task)
     if isinstance(task, EnlargerTask):
@@ -261,6 +282,8 @@ def export(config: RunConfig, run: RunDir) -> Path:
     std = average_to_ship(config.train)
     if isinstance(task, (T5Task, ClipTask)):
         return export_encoder(config, run, target)
+    if isinstance(task, (LoraTask, ControlNetTask)):
+        return export_adapter(config, run, target)
     if isinstance(task, AutoencoderTask):
         return export_autoencoder(config, run, target)
     if isinstance(task, EnlargerTask):

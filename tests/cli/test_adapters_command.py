@@ -1,0 +1,85 @@
+"""LoRAs and ControlNets on the command line: what they change is said, and bad input is one clear line."""
+
+import pytest
+from PIL import Image
+from tiny_adapters import some_edges, write_controlnet, write_lora
+
+from bottega.cli.beside import with_scale
+from bottega.errors import InputError
+
+
+def test_paint_mixes_loras_and_follows_controls_and_replay_makes_it_again(
+    bottega, tiny_folder, tmp_path
+):
+    lora = write_lora(tmp_path / "style")
+    net = write_controlnet(tmp_path / "edges")
+    some_edges().save(tmp_path / "edges.png")
+    painted = bottega(
+        *("paint", "a dog", "--model", tiny_folder, "-o", "a.png", "--device", "cpu"),
+        *("--lora", f"{lora}@0.8", "--controlnet", net, "--control", "edges.png@0.5"),
+    )
+    assert painted.code == 0, painted.err
+    assert "LoRA style at 0.8 changes base" in painted.err
+    assert "ControlNet edges reads edges and steers base" in painted.err
+    again = bottega(
+        *("replay", "a.png", "--model", tiny_folder, "--lora", lora),
+        *("--controlnet", net, "--control", "edges.png"),
+    )
+    assert again.code == 0, again.err
+    assert "identical" in again.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lora", "nowhere"], "nowhere is not a LoRA: it holds no adapter_config.json"),
+        (["--lora", "style@much"], "a scale is a finite number after @, as in style@0.8"),
+        (["--lora", "style@inf"], "a scale is a finite number after @"),
+        (["--control", "edges.png"], "--controlnet and --control go together, got 0 and 1"),
+        (["--controlnet", "net"], "--controlnet and --control go together, got 1 and 0"),
+        (["--controlnet", "net", "--control", "none.png"], "cannot read none.png"),
+        (
+            ["--controlnet", "net", "--control", "large.png"],
+            "the control picture is 16 x 16, but stage base paints 8 x 8",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_nothing_is_written(
+    bottega, tiny_folder, tmp_path, options, words: str
+):
+    write_lora(tmp_path / "style")
+    write_controlnet(tmp_path / "net")
+    some_edges().save(tmp_path / "edges.png")
+    some_edges(16).save(tmp_path / "large.png")
+    done = bottega(
+        "paint", "a dog", "--model", tiny_folder, "--device", "cpu", "-o", "a.png", *options
+    )
+    assert done.code == 2
+    assert words in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_path_may_hold_an_at_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "style@2").mkdir()
+    assert with_scale("style@2") == ("style@2", 1.0)
+    assert with_scale("style@2@0.5") == ("style@2", 0.5)
+    assert with_scale("style") == ("style", 1.0)
+    assert with_scale("style@-1") == ("style", -1.0)
+    with pytest.raises(InputError):
+        with_scale("@2")
+
+
+def test_edges_of_a_picture_become_a_control_picture(bottega, tmp_path):
+    picture = Image.new("RGB", (64, 48), "white")
+    picture.paste((200, 0, 0), (24, 16, 40, 32))
+    picture.save(tmp_path / "photo.png")
+    done = bottega("data", "edges", "photo.png", "-o", "edges.png", "--size", "16")
+    assert done.code == 0, done.err
+    drawn = Image.open(tmp_path / "edges.png").convert("L")
+    assert drawn.size == (16, 16)
+    assert set(drawn.tobytes()) == {0, 255}
+    refused = bottega("data", "edges", "photo.png", "--size", "4")
+    assert refused.code == 2
+    assert "--size must be between 8 and 8192" in refused.err
