@@ -104,6 +104,36 @@ def test_latents_that_half_precision_cannot_hold_are_refused(tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
+class TwoShapes(ToySource):
+    """Every third picture is as wide as two."""
+
+    def __init__(self) -> None:
+        super().__init__(num_examples=CHUNK + 40)
+        everyone = range(CHUNK + 40)
+        wide = tuple(index for index in everyone if index % 3 == 0)
+        self.groups = (wide, tuple(index for index in everyone if index % 3))
+
+    def batch(self, indices):
+        plain = super().batch(indices)
+        kinds = {index % 3 == 0 for index in indices}
+        assert len(kinds) == 1  # a batch is of one shape
+        twice = torch.cat([plain.images, plain.images], dim=3)
+        return dataclasses.replace(plain, images=twice if kinds == {True} else plain.images)
+
+
+def test_latents_of_several_shapes_are_kept_shape_by_shape(tmp_path):
+    source, encode = TwoShapes(), Counted()
+    cache = LatentCache(tmp_path, source, encode)
+    cache.fill()
+    assert encode.pictures == CHUNK + 40
+    for indices in ([0, 291, 3], [1, 290, 2]):
+        exact = folded(source.batch(indices).clean()).half().float()
+        assert torch.equal(cache.gather(indices), exact)
+        assert torch.equal(LatentCache(tmp_path, source, encode).gather(indices), exact)
+    assert LatentSource(source, cache).groups == source.groups
+    assert encode.pictures == CHUNK + 40
+
+
 def test_endless_pictures_cannot_be_kept(tmp_path):
     with pytest.raises(ConfigError, match="say with num_examples"):
         LatentCache(tmp_path, ToySource(num_examples=None), folded)

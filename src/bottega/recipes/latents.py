@@ -105,6 +105,7 @@ def cache_key(config: RunConfig, autoencoder: Path) -> str:
         "data": to_json(config.data),
         "size": config.size,
         "num_examples": config.num_examples,
+        "buckets": None if config.buckets is None else to_json(config.buckets),
     }
     if isinstance(config.data, FolderConfig):
         facts["files"] = _files(Path(config.data.path))

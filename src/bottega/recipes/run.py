@@ -301,7 +301,8 @@ class RunConfig:
             unit = self.task.model.factor
         elif isinstance(self.task, DenoiserTask) and self.task.latents is not None:
             unit = self.task.latents.factor * self.task.network.downsampling
-            if self.task.latents.cached and self.num_examples is None:
+            endless = isinstance(self.data, EmojiWorldConfig) and self.num_examples is None
+            if self.task.latents.cached and endless:
                 raise ConfigError(
                     "task.latents.cached keeps the latents of every picture; say with num_examples how many there are"
                 )
@@ -329,10 +330,6 @@ class RunConfig:
         latents, unit = self.task.latents, self.task.network.downsampling
         if latents is not None:
             unit *= latents.factor
-            if latents.cached:
-                raise ConfigError(
-                    "task.latents.cached keeps latents of one size; with buckets set it to false"
-                )
         if buckets.multiple % unit:
             raise ConfigError(
                 f"buckets.multiple must be a multiple of {unit}, by which the network shrinks a picture, got "

@@ -5,7 +5,8 @@ in the same company, so that the values are the same whoever asks for them first
 
 ::
 
-    FOLDER/chunk-000000.safetensors    the latents of pictures 0 to 255 in float16, and so on
+    FOLDER/chunk-000000.safetensors    the latents of pictures 0 to 255 in float16, and so on; of a source with
+                                       buckets 256 pictures of the first bucket, and so on bucket by bucket
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bottega.data import Batch, Source
+from bottega.data import Batch, Groups, Source, groups_of
 from bottega.errors import ConfigError, DataError
 from bottega.rundir import write_atomically
 from bottega.shapes import Images
@@ -59,7 +60,16 @@ class LatentCache:
             )
         self._folder, self._source, self._encode = folder, source, encode
         self._device = torch.device(device)
-        self._count = source.num_examples
+        groups = groups_of(source)
+        alike = (range(source.num_examples),) if groups is None else groups
+        self._lots = [g[at : at + CHUNK] for g in alike for at in range(0, len(g), CHUNK)]
+        self._places = (
+            None
+            if groups is None
+            else {
+                index: (n, row) for n, lot in enumerate(self._lots) for row, index in enumerate(lot)
+            }
+        )
         self._chunks: dict[int, Tensor] = {}
 
     def fill(self, on_pictures: Callable[[int, int], None] | None = None) -> None:
@@ -68,36 +78,41 @@ class LatentCache:
         Args:
             on_pictures: Told how many of how many pictures are there, file by file.
         """
-        for chunk in range(-(-self._count // CHUNK)):
-            self._chunk(chunk)
+        done, total = 0, sum(len(lot) for lot in self._lots)
+        for number, lot in enumerate(self._lots):
+            self._chunk(number)
+            done += len(lot)
             if on_pictures is not None:
-                on_pictures(min((chunk + 1) * CHUNK, self._count), self._count)
+                on_pictures(done, total)
 
     def gather(self, indices: Sequence[int]) -> Float[Tensor, "batch _ _ _"]:
-        """The latents of some pictures, in float32."""
-        rows = [self._chunk(index // CHUNK)[index % CHUNK] for index in indices]
+        """The latents of some pictures of one size, in float32."""
+        rows: list[Tensor] = []
+        for index in indices:
+            number, row = divmod(index, CHUNK) if self._places is None else self._places[index]
+            rows.append(self._chunk(number)[row])
         return torch.stack(rows).float()
 
     def _chunk(self, number: int) -> Tensor:
         if number not in self._chunks:
             path = self._folder / f"chunk-{number:06d}.safetensors"
-            self._chunks[number] = self._read(path, number) if path.is_file() else self._made(path)
+            lot = self._lots[number]
+            kept = self._read(path, lot)
+            self._chunks[number] = self._made(path, lot) if kept is None else kept
         return self._chunks[number]
 
-    def _indices(self, number: int) -> range:
-        return range(number * CHUNK, min((number + 1) * CHUNK, self._count))
-
-    def _read(self, path: Path, number: int) -> Tensor:
+    def _read(self, path: Path, lot: Sequence[int]) -> Tensor | None:
+        """What a file holds; None where it is missing or damaged."""
+        if not path.is_file():
+            return None
         try:
             latents = load_file(path)["latents"]  # mapped: a page is read when it is used
         except (OSError, SafetensorError, KeyError):
-            return self._made(path)
-        whole = len(latents) == len(self._indices(number))
-        return latents if whole else self._made(path)
+            return None
+        return latents if len(latents) == len(lot) else None
 
-    def _made(self, path: Path) -> Tensor:
+    def _made(self, path: Path, indices: Sequence[int]) -> Tensor:
         """Encode the pictures of a file, and write it."""
-        indices = self._indices(int(path.stem.removeprefix("chunk-")))
         parts: list[Tensor] = []
         for at in range(0, len(indices), _AT_ONCE):
             clean = self._source.batch(indices[at : at + _AT_ONCE]).clean()
@@ -124,6 +139,11 @@ class LatentSource:
     def num_examples(self) -> int | None:
         """As many as the source beneath has."""
         return self._source.num_examples
+
+    @property
+    def groups(self) -> Groups | None:
+        """Those of the source beneath."""
+        return groups_of(self._source)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The source's batch with its latents."""
