@@ -97,35 +97,40 @@ class SpaceMoE(nn.Module):
                 f"{route.weights.shape[1]}; route the tokens that the map's layer reads"
             )
         seen = attention_map.detach()
-        mask = seen >= self.config.alpha * seen.amax(dim=1, keepdim=True)
-        with _unrounded(seen):
-            return mask.to(route.weights.dtype) @ route.weights
+        mask = torch.empty_like(
+            seen, dtype=route.weights.dtype
+        )  # of numbers from the first: faster
+        torch.ge(seen, self.config.alpha * seen.amax(dim=1, keepdim=True), out=mask)
+        with _unrounded(seen):  # so turned, the product is more than twice as fast
+            return (route.weights.transpose(1, 2) @ mask.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, x: Rows, attention_map: TokenMap, route: SpaceRoute) -> Rows:
         """Each position through the experts of the words it looks at."""
         weights = self.cover(attention_map, route)
-        flat, shares = x.flatten(0, 1), weights.flatten(0, 1)
+        shares = weights.permute(2, 0, 1).flatten(1)
+        flat = x.flatten(0, 1)
+        positions = len(flat)
         if self.config.bias:  # a row of zeros, so that e_k(0) comes with an expert's other rows
             flat = torch.cat([flat, flat.new_zeros(1, flat.shape[1])])
-        mixed = torch.zeros(
-            len(shares), flat.shape[1], dtype=weights.dtype, device=x.device
+        mixed = x.new_zeros(
+            positions, flat.shape[1], dtype=shares.dtype
         )  # sums are kept wider than bf16
         silent: dict[int, Tensor] = {}
         for k, rows in _active(shares, route.used).items():
             if rows is not None and len(rows) == 0 and not self.config.bias:
                 continue
             given = self.experts[k](flat if rows is None else _gathered(flat, rows))
-            given = given.to(mixed.dtype)
             if self.config.bias:
-                silent[k] = given[-1]
+                silent[k] = given[-1].to(mixed.dtype)
             if rows is None:
-                mixed.addcmul_(given[: len(shares)], shares[:, k, None])
+                mixed.addcmul_(given[:positions].to(mixed.dtype), shares[k, :, None])
             else:
-                share = shares[:, k].index_select(0, rows)
+                share = shares[k].index_select(0, rows)
                 mixed.index_add_(0, rows, given[: len(rows)] * share[:, None])
+        mixed = mixed.view_as(x)
         if silent:
-            mixed += _elsewhere(weights, route, silent).flatten(0, 1)
-        return mixed.to(x.dtype).view_as(x)
+            _add_elsewhere(mixed, weights, route, silent)
+        return mixed.to(x.dtype)
 
 
 class TimeMoE(nn.Module):
@@ -172,14 +177,18 @@ def _unrounded(tensor: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
-def _active(pairs: Single, used: tuple[int, ...]) -> dict[int, Tensor | None]:
+def _active(
+    shares: Float[Tensor, "experts positions"], used: tuple[int, ...]
+) -> dict[int, Tensor | None]:
     """The positions at which each used expert has a weight; None where these are all."""
-    if pairs.is_meta:
+    if shares.is_meta:
         return dict.fromkeys(used)
-    active = pairs.detach().t() > 0
+    active = shares.detach() > 0
     counts = active.sum(dim=1).tolist()
+    if all(counts[k] == shares.shape[1] for k in used):
+        return dict.fromkeys(used)
     rows = active.nonzero()[:, 1].split(counts)
-    return {k: None if counts[k] == len(pairs) else rows[k] for k in used}
+    return {k: None if counts[k] == shares.shape[1] else rows[k] for k in used}
 
 
 def _gathered(flat: Single, rows: Int[Tensor, "picked"]) -> Float[Tensor, "rounded features"]:
@@ -192,12 +201,15 @@ def _gathered(flat: Single, rows: Int[Tensor, "picked"]) -> Float[Tensor, "round
     return flat.index_select(0, F.pad(rows, (0, size - len(rows)), value=len(flat) - 1))
 
 
-def _elsewhere(weights: Cover, route: SpaceRoute, silent: dict[int, Tensor]) -> Rows:
-    """What experts with biases say where a token of theirs does not look: e_k(0), as the printed sum has it."""
+def _add_elsewhere(
+    mixed: Rows, weights: Cover, route: SpaceRoute, silent: dict[int, Tensor]
+) -> None:
+    """Add what experts with biases say where a token of theirs does not look: e_k(0), as the printed sum has it."""
     used = torch.tensor(list(silent), device=weights.device)
     rest = (route.weights.sum(dim=1, keepdim=True) - weights).index_select(-1, used)
+    said = torch.stack(list(silent.values())).expand(len(rest), -1, -1)
     with _unrounded(weights):
-        return rest @ torch.stack(list(silent.values()))
+        mixed.baddbmm_(rest, said)
 
 
 __all__ = ["Cover", "Expert", "SpaceMoE", "TimeMoE", "TokenMap"]
