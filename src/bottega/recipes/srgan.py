@@ -47,7 +47,7 @@ def piccolo_srgan() -> RunConfig:
         task=EnlargerTask(
             network=RRDBNetConfig(width=32, num_blocks=3, grow=16),
             discriminator_width=16,
-            weights=SrGanWeights(adversarial=0.05),
+            weights=SrGanWeights(feature=0.5, adversarial=0.05),
             crop_px=96,
         ),
         train=TrainConfig(
