@@ -51,7 +51,7 @@ def probe(file: Path | BinaryIO, check: Check, max_pixels: int = MAX_PIXELS) -> 
                     return bomb
                 if check == "pixels":
                     image.load()
-                if image.getexif().get(_ORIENTATION) in _LYING:
+                if _orientation(image, check) in _LYING:
                     width, height = height, width
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return bomb
@@ -59,6 +59,13 @@ def probe(file: Path | BinaryIO, check: Check, max_pixels: int = MAX_PIXELS) -> 
     except Exception as error:
         return words(error)
     return Shape(height, width)
+
+
+def _orientation(image: Any, check: Check) -> int | None:
+    """How EXIF says a picture is to be turned; of a PNG's header only what stands before the pixels is read."""
+    if check == "headers" and image.format == "PNG" and "exif" not in image.info:
+        return None
+    return image.getexif().get(_ORIENTATION)
 
 
 def decoded(file: Path | BinaryIO, near: Bucket | None = None) -> Any:
