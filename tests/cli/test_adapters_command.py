@@ -83,3 +83,15 @@ def test_edges_of_a_picture_become_a_control_picture(bottega, tmp_path):
     refused = bottega("data", "edges", "photo.png", "--size", "4")
     assert refused.code == 2
     assert "--size must be between 8 and 8192" in refused.err
+
+
+def test_show_says_what_an_adapter_is_for(bottega, tmp_path):
+    shown = bottega("show", write_lora(tmp_path / "style", parts=("1/1",)))
+    assert shown.code == 0, shown.err
+    assert "checkpoint         lora" in shown.out
+    assert "trained beside     stage base of tiny" in shown.out
+    assert "expert denoisers   1/1" in shown.out
+    assert "rank               2, on attention" in shown.out
+    shown = bottega("show", write_controlnet(tmp_path / "edges"))
+    assert "expert denoisers   all" in shown.out
+    assert "reads              edges" in shown.out

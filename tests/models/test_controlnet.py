@@ -9,18 +9,27 @@ from tiny_networks import awake, some_condition, some_noise, tiny, tiny_sr
 from bottega.condition import Condition
 from bottega.errors import ConfigError, InputError
 from bottega.models import ControlNet, ControlNetConfig, UNet, UNetConfig
+from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
 from bottega.models.unet_config import (
     BlockResample,
     ConcatSkips,
     ConvResample,
+    ExpertTransformer,
     FusedAttention,
     Transformer,
+)
+
+RAPHAEL = ExpertTransformer(
+    head_width=16,
+    time=TimeMoEConfig(experts=2, ratio=1.0, gate_width=8),
+    space=SpaceMoEConfig(experts=3, ratio=1.0, gate_width=8),
 )
 
 PLANS = {
     "ours": tiny(),
     "fused": tiny(FusedAttention(head_width=16)),
     "transformer": tiny(Transformer(head_width=16)),
+    "raphael": tiny(RAPHAEL),
     "no middle": tiny(middle=None),
     "patches": tiny(patch=2),
     "concatenated": tiny(skips=ConcatSkips()),

@@ -15,12 +15,19 @@ from bottega.models.lora import (
 )
 from bottega.models.moe import SpaceMoE, TimeMoE
 from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
-from bottega.models.unet_config import FusedAttention, Transformer
+from bottega.models.unet_config import ExpertTransformer, FusedAttention, Transformer
+
+RAPHAEL = ExpertTransformer(
+    head_width=16,
+    time=TimeMoEConfig(experts=2, ratio=1.0, gate_width=8),
+    space=SpaceMoEConfig(experts=3, ratio=1.0, gate_width=8),
+)
 
 PLANS = {
     "ours": tiny(),
     "fused": tiny(FusedAttention(head_width=16)),
     "transformer": tiny(Transformer(head_width=16)),
+    "raphael": tiny(RAPHAEL),
 }
 
 
@@ -89,6 +96,26 @@ def test_an_expert_with_a_lora_learns():
         if name.endswith("lora_B.weight") and any(part in f".{name}" for part in used):
             assert matrix.grad is not None
             assert matrix.grad.abs().sum() > 0
+
+
+def test_a_lora_beside_gates_and_experts_of_a_whole_network_learns():
+    network = awake(tiny(RAPHAEL))
+    before = say(network, some_condition())
+    names = add_lora(network, LoraPlan(rank=2, targets=("gates", "experts")))
+    assert {part for name in names for part in ("space", "time") if f".{part}." in name} == {
+        "space",
+        "time",
+    }
+    assert torch.equal(say(network, some_condition()), before)
+    x, c_noise = some_noise()
+    network(x, c_noise, network.prepare(some_condition())).square().mean().backward()
+    learned = {
+        kind
+        for kind in ("gate", "experts")
+        for name, matrix in lora_parameters(network).items()
+        if f".{kind}." in name and matrix.grad is not None and matrix.grad.abs().sum() > 0
+    }
+    assert learned == {"gate", "experts"}
 
 
 def test_only_the_lora_learns():

@@ -1,12 +1,14 @@
 """LoRAs and ControlNets beside a model, as the options of ``bottega paint`` and ``bottega replay`` give them."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
+    from bottega.checkpoint import Manifest
     from bottega.pipelines import Guide, Painter
 
 Loras = Annotated[
@@ -89,11 +91,30 @@ def say_beside(painter: "Painter") -> None:
         typer.echo(line, err=True)
 
 
+def beside_lines(manifest: "Manifest") -> Iterator[str]:
+    """What a checkpoint of a LoRA or a ControlNet was made for; nothing for any other."""
+    from bottega.checkpoint.controlnet import CONTROLNET_KIND
+    from bottega.checkpoint.lora import LORA_KIND
+
+    if manifest.kind not in (LORA_KIND, CONTROLNET_KIND):
+        return
+    facts = manifest.config
+    parts = " and ".join(facts["parts"])
+    yield f"trained beside     stage {facts['stage']} of {facts['model']} {facts['model_digest'][:16]}"
+    yield f"expert denoisers   {parts if parts else 'all'}"
+    if manifest.kind == LORA_KIND:
+        plan = facts["plan"]
+        yield f"rank               {plan['rank']}, on {', '.join(plan['targets'])}"
+    else:
+        yield f"reads              {facts['reads']}"
+
+
 __all__ = [
     "Beside",
     "ControlNets",
     "Controls",
     "Loras",
+    "beside_lines",
     "read_beside",
     "say_beside",
     "with_scale",

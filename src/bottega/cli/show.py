@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bottega.cli.beside import beside_lines
 from bottega.cli.options import Settings, listed
 from bottega.cli.show_experts import expert_lines
 
@@ -288,6 +289,7 @@ def _checkpoint(folder: Path, size: int | None) -> Iterator[str]:
     if manifest.kind == "denoiser":
         config = from_json(DenoiserConfig, manifest.config).network
         yield from _network(config, _sensible_size(config) if size is None else size)
+    yield from beside_lines(manifest)
 
 
 def short(number: int | float) -> str:

@@ -139,9 +139,8 @@ def adapted_stage(config: RunConfig) -> AdaptedStage:
     names = [stage.name for stage in opened.stages]
     if task.stage not in names:
         raise ConfigError(f"{task.model} has no stage {task.stage!r}{nearest(task.stage, names)}")
-    entry, stage = (
-        found[names.index(task.stage)] for found in (opened.manifest.stages, opened.stages)
-    )
+    index = names.index(task.stage)
+    entry, stage = opened.manifest.stages[index], opened.stages[index]
     if stage.size != config.size:
         raise ConfigError(
             f"stage {stage.name} paints {stage.size} px: give --set size={stage.size}, got {config.size}"
