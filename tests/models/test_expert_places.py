@@ -14,6 +14,7 @@ from bottega.models.expert_places import (
     expert_census,
 )
 from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
+from bottega.models.raphael_plans import raphael_arms
 from bottega.models.unet_config import ExpertTransformer, PlainFeedForward
 
 SMALL = ExpertTransformer(
@@ -80,3 +81,22 @@ def test_counting_costs_no_memory():
     assert census.parameters > 2.9e9
     with torch.device("meta"):
         assert next(UNet(PLANS["raphael"]()).parameters()).is_meta
+
+
+def test_the_arms_differ_in_their_experts_alone():
+    arms = raphael_arms(active=3.0)
+    kinds = {name: expert_census(plan) for name, plan in arms.items()}
+    assert kinds["dense"] is None
+    has = {
+        name: (SPACE_EXPERTS in census.shares, TIME_EXPERTS in census.shares)
+        for name, census in kinds.items()
+        if census is not None
+    }
+    assert has == {"both": (True, True), "time": (False, True), "space": (True, False)}
+    assert arms["both"] == PLANS["piccolo_raphael_pixels"]()
+    dense, both = arms["dense"].levels[1].attention, arms["both"].levels[1].attention
+    assert isinstance(dense, ExpertTransformer)
+    assert isinstance(both, ExpertTransformer)
+    assert dense.feed_forward is not None
+    assert both.time is not None
+    assert dense.feed_forward.ratio == 4 * both.time.ratio

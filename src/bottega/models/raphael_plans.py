@@ -1,5 +1,7 @@
 """Block plans with experts inside: RAPHAEL's, and ours for the drawn world."""
 
+from dataclasses import replace
+
 from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
 from bottega.models.unet_config import (
     AddSkips,
@@ -10,6 +12,7 @@ from bottega.models.unet_config import (
     NumGroups,
     PatchResample,
     Periods,
+    PlainFeedForward,
     PooledVector,
     StreamPlan,
     UNetConfig,
@@ -73,6 +76,30 @@ def piccolo_raphael_pixels() -> UNetConfig:
     return _small(in_channels=3, patch=2)
 
 
+def raphael_arms(*, active: float = 3.0) -> dict[str, UNetConfig]:
+    """The small network for 32 x 32 pixels with and without its experts, to see what each kind adds.
+
+    ``both`` is `piccolo_raphael_pixels`; ``time`` and ``space`` have one kind. ``dense`` has an ordinary feed-forward
+    instead, as wide as the experts that work at one position are together: one time expert, and ``active`` space
+    experts, which is about what captions of the drawn world come to.
+    """
+    both = small_experts()
+    assert both.time is not None  # none was left out
+    dense = replace(
+        both,
+        time=None,
+        space=None,
+        feed_forward=PlainFeedForward(ratio=(1 + active) * both.time.ratio),
+    )
+    arms = {
+        "both": both,
+        "time": small_experts(space=None),
+        "space": small_experts(time=None),
+        "dense": dense,
+    }
+    return {name: _small(3, 2, attention) for name, attention in arms.items()}
+
+
 def small_experts(
     *, space: int | None = 6, time: int | None = 4, ratio: float = 0.625
 ) -> ExpertTransformer:
@@ -98,8 +125,8 @@ def _full_size(width: int) -> ExpertTransformer:
     )
 
 
-def _small(in_channels: int, patch: int) -> UNetConfig:
-    attention = small_experts()
+def _small(in_channels: int, patch: int, attention: ExpertTransformer | None = None) -> UNetConfig:
+    attention = small_experts() if attention is None else attention
     return UNetConfig(
         in_channels=in_channels,
         out_channels=in_channels,
@@ -127,5 +154,6 @@ __all__ = [
     "piccolo_raphael",
     "piccolo_raphael_pixels",
     "raphael",
+    "raphael_arms",
     "small_experts",
 ]

@@ -7,6 +7,7 @@ from bottega.conditioning import ConditionDropout
 from bottega.data.buckets import Buckets
 from bottega.diffusion import EDMPrecond, LogNormal, TimestepPlan
 from bottega.models import plans
+from bottega.models.raphael_plans import raphael_arms
 from bottega.recipes import piccolo
 from bottega.recipes.run import DenoiserTask, FolderConfig, LatentSpace, RunConfig
 from bottega.training import AdamW, Constant, EmaConfig, TrainConfig
@@ -74,10 +75,35 @@ def piccolo_raphael() -> RunConfig:
 
 def lab_raphael() -> RunConfig:
     """The lab's forty things by the small RAPHAEL, in pixels: what experts change can be measured in an hour."""
+    return _lab("lab-raphael", "both")
+
+
+def lab_raphael_time() -> RunConfig:
+    """The same without space experts."""
+    return _lab("lab-raphael-time", "time")
+
+
+def lab_raphael_space() -> RunConfig:
+    """The same without time experts."""
+    return _lab("lab-raphael-space", "space")
+
+
+def lab_raphael_dense() -> RunConfig:
+    """The same with an ordinary feed-forward of about the cost of the experts at work; see `raphael_arms`."""
+    return _lab("lab-raphael-dense", "dense")
+
+
+def _lab(name: str, arm: str) -> RunConfig:
     base = piccolo.lab()
     assert isinstance(base.task, DenoiserTask)
-    task = replace(base.task, network=plans.piccolo_raphael_pixels())
-    return replace(base, name="lab-raphael", task=task)
+    return replace(base, name=name, task=replace(base.task, network=raphael_arms()[arm]))
 
 
-__all__ = ["lab_raphael", "piccolo_raphael", "raphael"]
+__all__ = [
+    "lab_raphael",
+    "lab_raphael_dense",
+    "lab_raphael_space",
+    "lab_raphael_time",
+    "piccolo_raphael",
+    "raphael",
+]
