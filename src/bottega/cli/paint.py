@@ -20,6 +20,7 @@ from bottega.cli.options import (
     names,
 )
 from bottega.cli.progress import painting_bar
+from bottega.cli.show_experts import say_shelves
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -167,6 +168,7 @@ def paint(
                 _write_all(step, targets, metadata=not no_metadata)
     if grid:
         _write_sheet(finished, targets[0], sheet_columns, len(prompts) > 1, not no_metadata)
+    say_shelves(painter)
     if explain is not None and watch_regions is not None:
         page = watch_regions.page([region.phrase for region in regions])
         _write(page, explain, metadata=False)

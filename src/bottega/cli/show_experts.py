@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from bottega.models import UNetConfig
+    from bottega.pipelines import Painter
 
 
 def expert_lines(config: "UNetConfig", size: int) -> Iterator[str]:
@@ -46,4 +49,18 @@ def expert_lines(config: "UNetConfig", size: int) -> Iterator[str]:
         )
 
 
-__all__ = ["expert_lines"]
+def say_shelves(painter: "Painter") -> None:
+    """Which share of the space experts the prompts needed, where the others were left on disk."""
+    from bottega.pipelines.shelf import shelf_of
+
+    for stage in painter.stages:
+        count = shelf_of(stage.denoiser)
+        if count is not None:
+            typer.echo(
+                f"{stage.name}: {count.most_resident} of {count.experts} space experts were in memory at most; "
+                f"{count.spared_bytes / 1e6:.1f} of {sum(count.bytes_each) / 1e6:.1f} MB stayed on disk",
+                err=True,
+            )
+
+
+__all__ = ["expert_lines", "say_shelves"]

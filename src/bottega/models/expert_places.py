@@ -79,10 +79,10 @@ class ExpertCensus:
 
 def expert_census(config: UNetConfig) -> ExpertCensus | None:
     """Count the experts of a plan; None where it has none."""
+    if not config.has_experts:
+        return None
     with torch.device("meta"):
         network = UNet(config)
-    if not network.expert_blocks:
-        return None
     shares: dict[str, int] = {}
     for kind, count in _shares(network):
         shares[kind] = shares.get(kind, 0) + count

@@ -26,6 +26,7 @@ from bottega.models import UNetConfig
 from bottega.pipelines.experts import ensemble_config, load_mixture
 from bottega.pipelines.latent import stored_space
 from bottega.pipelines.parts import PipelineParts
+from bottega.pipelines.shelf import has_shelf, load_shelved
 from bottega.pipelines.stage import Stage, StageSettings
 from bottega.pipelines.stored import (
     DenoiserConfig,
@@ -263,7 +264,8 @@ def load_stages(
     Args:
         folder: The model's.
         manifest: What is in it.
-        residency: Of stages made of expert denoisers: ``all`` in memory, or the ``active`` one.
+        residency: Of stages made of expert denoisers: ``all`` in memory, or the ``active`` one. Of networks with space
+            experts: ``all``, or those ``active`` for the prompt.
 
     Raises:
         CheckpointError: When one is missing or damaged, enlarges by another factor than the manifest says, or does not
@@ -276,7 +278,7 @@ def load_stages(
             config = ensemble_config(place)
             denoiser: DenoiserLike = load_mixture(place, residency=residency)
         else:
-            denoiser, config = _one_denoiser(place)
+            denoiser, config = _one_denoiser(place, shelved=residency == "active")
         space = None
         if entry.autoencoder is not None:
             space = stored_space(Path(folder) / entry.autoencoder, tiled=residency == "active")
@@ -294,9 +296,11 @@ def load_stages(
     return tuple(stages.values())
 
 
-def _one_denoiser(place: Path) -> tuple[DenoiserLike, DenoiserConfig]:
-    """A stage's checkpoint, in the form in which its network learned."""
+def _one_denoiser(place: Path, *, shelved: bool) -> tuple[DenoiserLike, DenoiserConfig]:
+    """A stage's checkpoint, in the form in which its network learned; space experts ``shelved`` where it has any."""
     config = denoiser_config(place, load_manifest(place))
+    if shelved and has_shelf(config):
+        return load_shelved(place)[0], config
     if config.timestep_plan is None:
         return load_denoiser(place)[0], config
     return load_timestep_denoiser(place)[0], config
