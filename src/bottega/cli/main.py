@@ -22,6 +22,7 @@ from bottega.cli.probe import app as probe_app
 from bottega.cli.replay import replay
 from bottega.cli.show import show
 from bottega.cli.train import train
+from bottega.cli.upcycle import upcycle
 from bottega.errors import BottegaError
 
 STOPPED = 130
@@ -43,6 +44,7 @@ app.command()(enlarge)
 app.command()(train)
 app.command()(plan)
 app.command()(branch)
+app.command()(upcycle)
 app.command()(show)
 app.command()(assemble)
 app.command("import")(import_model)

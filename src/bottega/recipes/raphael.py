@@ -68,7 +68,7 @@ def piccolo_raphael() -> RunConfig:
             network=plans.piccolo_raphael(),
             noise=LogNormal(mean=noise.mean + math.log(2), std=noise.std),
             precond=EDMPrecond(sigma_data=1.0),
-            latents=LatentSpace(autoencoder="runs/piccolo-autoencoder", factor=4, cached=True),
+            latents=LatentSpace(autoencoder="runs/piccolo-autoencoder", factor=4),
         ),
     )
 
