@@ -17,7 +17,7 @@ from bottega.ensemble import Mixture
 from bottega.errors import ConfigError
 from bottega.models.unet_config import CrossOnly, Level
 from bottega.pipelines import open_picture
-from bottega.recipes import RunConfig
+from bottega.recipes import RunConfig, recipe
 from bottega.recipes.branch import denoiser_task
 from bottega.recipes.execute import execute
 from bottega.recipes.programme import PlannedNode, PlannedStage, Programme
@@ -113,3 +113,12 @@ def test_crops_that_cannot_be_learned_from_are_refused(tiny_folder):
     for setting in ({"crop_px": 8}, {"degradations": Degradations()}):
         with pytest.raises(ConfigError, match="for a super-resolution net"):
             dataclasses.replace(denoiser_task(toy_base(tiny_folder)), **setting)
+
+
+@pytest.mark.parametrize("name", ["ediffi-sr1024", "imagen-sr1024"])
+def test_the_papers_last_networks_learn_on_crops_and_could_paint_any_size(name: str):
+    config = recipe(name)
+    task = denoiser_task(config)
+    assert (config.size, task.low_res_size, task.crop_px) == (1024, 256, 256)
+    assert task.network.is_convolutional
+    assert (task.degradations is None) == name.startswith("imagen")
