@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bottega.errors import ConfigError, InputError
+from bottega.models import moe as moe_module
 from bottega.models.moe import SpaceMoE, TimeMoE
 from bottega.models.moe_config import Average, SpaceMoEConfig, TimeMoEConfig
 
@@ -261,16 +262,20 @@ def test_the_map_gets_no_gradient():
     assert attention_map.grad is None
 
 
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)]
+)
+@pytest.mark.parametrize("limit", [0, moe_module.SMALL])
 @pytest.mark.parametrize("bias", [True, False])
-def test_painting_computes_what_training_does(bias, dtype, error):
-    exact = layer(replace(CONFIG, bias=bias))
+def test_painting_computes_what_training_does(monkeypatch, bias, limit, dtype, error):
+    monkeypatch.setattr(moe_module, "SMALL", limit)
+    exact = layer(replace(CONFIG, bias=bias, gate_path="probability"))
     x, attention_map, tokens, mask = given()
     route = exact.route(tokens, mask)
-    route = replace(route, weights=route.weights.detach().float())
-    wanted = exact(x, attention_map, replace(route, weights=route.weights.double())).detach()
+    wanted = exact(x, attention_map, route).detach()
+    weights = route.weights.detach().to(torch.promote_types(dtype, torch.float32))
     fast = exact.to(dtype)
-    inputs = (x.to(dtype), attention_map.float(), route)
+    inputs = (x.to(dtype), attention_map.to(weights.dtype), replace(route, weights=weights))
     slow = fast(*inputs).detach()
     with torch.inference_mode():
         quick = fast(*inputs)

@@ -37,6 +37,10 @@ Single = Float[Tensor, "rows features"]
 """Rows of one group, whichever picture they come from."""
 
 
+SMALL = 2**20
+"""Positions x width x inner width of an expert up to which painting computes all pairs at once, active or not."""
+
+
 class Expert(nn.Module):
     """Linear, GELU, linear."""
 
@@ -107,14 +111,20 @@ class SpaceMoE(nn.Module):
     def forward(self, x: Rows, attention_map: TokenMap, route: SpaceRoute) -> Rows:
         """Each position through the experts of the words it looks at."""
         weights = self.cover(attention_map, route)
+        if not route.used:
+            return torch.zeros_like(x)
+        if self._is_small(x, route.used):
+            return self._at_once(x, weights, route)
+        return self._by_expert(x, weights, route)
+
+    def _by_expert(self, x: Rows, weights: Cover, route: SpaceRoute) -> Rows:
+        """One expert after the other, where it has a weight."""
         shares = weights.permute(2, 0, 1).flatten(1)
         flat = x.flatten(0, 1)
         positions = len(flat)
         if self.config.bias:  # a row of zeros, so that e_k(0) comes with an expert's other rows
             flat = torch.cat([flat, flat.new_zeros(1, flat.shape[1])])
-        mixed = x.new_zeros(
-            positions, flat.shape[1], dtype=shares.dtype
-        )  # sums are kept wider than bf16
+        mixed = flat.new_zeros(positions, flat.shape[1], dtype=shares.dtype)  # wider than bf16
         silent: dict[int, Tensor] = {}
         for k, rows in _active(shares, route.used).items():
             if rows is not None and len(rows) == 0 and not self.config.bias:
@@ -130,6 +140,42 @@ class SpaceMoE(nn.Module):
         mixed = mixed.view_as(x)
         if silent:
             _add_elsewhere(mixed, weights, route, silent)
+        return mixed.to(x.dtype)
+
+    def _is_small(self, x: Rows, used: tuple[int, ...]) -> bool:
+        """Whether starting products takes longer than doing them, as when a small picture is painted.
+
+        It hangs on the size of a picture, never on their number, so that a picture is the same alone and in a batch.
+        """
+        if torch.is_grad_enabled() or x.is_meta:
+            return False
+        layers = [part for k in used for part in (self.experts[k].up, self.experts[k].down)]
+        is_plain = all(type(layer) is Linear for layer in layers)
+        return is_plain and x.shape[1] * layers[0].weight.numel() <= SMALL
+
+    def _at_once(self, x: Rows, weights: Cover, route: SpaceRoute) -> Rows:
+        """All experts side by side in two products; the weights go in between.
+
+        With V, c the second layer and g the GELU of the first, the sum is that of V_k [w(j, k) g_k(h_j) +
+        (W_k - w(j, k)) g_k(0)] + W_k c_k over k. It is taken expert by expert, so that one which another picture of the
+        batch needs adds nothing, not even by rounding.
+        """
+        experts = [self.experts[k] for k in route.used]
+        used = torch.tensor(route.used, device=x.device)
+        shares = weights.index_select(-1, used).flatten(0, 1)[..., None]
+        bias = torch.cat([e.up.bias for e in experts]) if self.config.bias else None
+        hidden = product_gelu(x.flatten(0, 1), torch.cat([e.up.weight for e in experts]), bias)
+        hidden = hidden.unflatten(-1, (len(experts), -1)) * shares.to(x.dtype)
+        total = route.weights.sum(dim=1).index_select(-1, used)
+        if bias is not None:
+            rest = total[:, None] - weights.index_select(-1, used)
+            silent = F.gelu(bias).unflatten(0, (len(experts), -1))
+            hidden = hidden.addcmul(rest.flatten(0, 1)[..., None].to(x.dtype), silent)
+        down = torch.stack([e.down.weight for e in experts])
+        mixed = torch.bmm(hidden.transpose(0, 1), down.transpose(1, 2)).sum(dim=0).view_as(x)
+        if bias is not None:
+            said = torch.stack([e.down.bias for e in experts]).to(total.dtype)
+            mixed = mixed + (total[..., None] * said).sum(dim=1, keepdim=True).to(x.dtype)
         return mixed.to(x.dtype)
 
 
