@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bottega.cli.edges import edges
+from bottega.cli.filtering import filter_data, inspect_data
 from bottega.cli.options import Settings, listed
 
 if TYPE_CHECKING:
     from bottega.conditioning.cache import EmbeddingCache
     from bottega.recipes import RunConfig
 
-app = typer.Typer(help="Look at data, and embed captions ahead of a run.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at data, filter it, and embed captions ahead of a run.", no_args_is_help=True
+)
+app.command("inspect")(inspect_data)
+app.command("filter")(filter_data)
 app.command()(edges)
 
 _CHUNK = 512
@@ -72,11 +77,10 @@ def show(
 def _show_folder(
     folder: Path, indices: Sequence[int], output: Path, columns: int, size: int
 ) -> None:
-    from bottega.data import contact_sheet
-    from bottega.data.folders import FolderSource
+    from bottega.data import contact_sheet, pictures_in
     from bottega.errors import InputError
 
-    source = FolderSource(folder, size)
+    source = pictures_in(folder, size)
     typer.echo(str(source.report), err=True)
     here = [index for index in indices if index < source.num_examples]
     if not here:
@@ -138,13 +142,18 @@ def _fill(store: "EmbeddingCache", config: "RunConfig") -> None:
 
 def _captions(config: "RunConfig") -> list[str]:
     """Every caption that a run over a bounded set will read."""
+    from bottega.data import pictures_in
     from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig
-    from bottega.data.folders import FolderSource
     from bottega.errors import ConfigError
 
     if not isinstance(config.data, EmojiWorldConfig):
-        source = FolderSource(
-            config.data.path, config.size, caption_field=config.data.caption_field, check="headers"
+        source = pictures_in(
+            config.data.path,
+            config.size,
+            caption_field=config.data.caption_field,
+            caption=config.data.caption,
+            check="headers",
+            buckets=config.buckets,
         )
         return [example.caption for example in source.examples]
     if config.num_examples is None:

@@ -1,8 +1,9 @@
 """Picture files of strangers: judged before they are unpacked, and decoded to upright RGB at the size wanted."""
 
 import warnings
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -31,7 +32,7 @@ class Shape(NamedTuple):
     width: int
 
 
-def probe(file: Path | BinaryIO, check: Check, max_pixels: int = MAX_PIXELS) -> Shape | str:
+def probe(file: Path | BufferedIOBase, check: Check, max_pixels: int = MAX_PIXELS) -> Shape | str:
     """The shape of a picture, or in one line why it cannot be used.
 
     Args:
@@ -68,7 +69,7 @@ def _orientation(image: Any, check: Check) -> int | None:
     return image.getexif().get(_ORIENTATION)
 
 
-def decoded(file: Path | BinaryIO, near: Bucket | None = None) -> Any:
+def decoded(file: Path | BufferedIOBase, near: Bucket | None = None) -> Any:
     """A picture upright and in RGB, transparency on white, of animations the first frame.
 
     Args:
@@ -93,7 +94,7 @@ def decoded(file: Path | BinaryIO, near: Bucket | None = None) -> Any:
 
 
 def fitted(
-    file: Path | BinaryIO, bucket: Bucket, *, crop: bool
+    file: Path | BufferedIOBase, bucket: Bucket, *, crop: bool
 ) -> UInt8[ndarray, "height width 3"]:
     """A picture at the size of a bucket, antialiased: its middle where ``crop`` is True, otherwise all of it."""
     from PIL import Image, ImageOps

@@ -7,8 +7,9 @@ folder) and the caption, by default under ``text``. Where there is a ``metadata.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from bottega.data.buckets import Buckets
 from bottega.data.decoding import ENDINGS, MAX_PIXELS, Check, Shape, probe
@@ -59,7 +60,7 @@ class FolderSource(StoredSource):
                 found.append((example, shape))
         super().__init__(self.folder, found, rejected, size=size, buckets=buckets)
 
-    def open(self, index: int) -> BinaryIO:
+    def open(self, index: int) -> BufferedIOBase:
         """The file of picture ``index``."""
         return (self.folder / self.examples[index].file).open("rb")
 

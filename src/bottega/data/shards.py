@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from bottega.data.buckets import Buckets
 from bottega.data.decoding import ENDINGS, MAX_PIXELS, Check, Shape, probe
@@ -94,7 +94,7 @@ class ShardSource(StoredSource):
         super().__init__(Path(place), found, rejected, size=size, buckets=buckets)
         self._members_of = [where[example.file] for example in self.examples]
 
-    def open(self, index: int) -> BinaryIO:
+    def open(self, index: int) -> io.BufferedIOBase:
         """The bytes of picture ``index``."""
         return io.BytesIO(self._members_of[index].read())
 

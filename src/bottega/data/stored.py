@@ -4,9 +4,10 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ class StoredSource(ABC):
             raise DataError(f"{place} holds no picture that can be used: {self.report}")
 
     @abstractmethod
-    def open(self, index: int) -> BinaryIO:
+    def open(self, index: int) -> BufferedIOBase:
         """The bytes of picture ``index``, from the start of its file."""
 
     @property

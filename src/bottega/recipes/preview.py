@@ -8,7 +8,7 @@ from PIL import Image
 
 from bottega.conditioning import Encoders
 from bottega.diffusion import Denoiser, DenoiserLike, TimestepDenoiser
-from bottega.pipelines import Stage, StageSettings, save_picture, sheet
+from bottega.pipelines import Canvas, Stage, StageSettings, save_picture, sheet
 from bottega.pipelines.output import to_pictures
 from bottega.recipes.compare import averaged
 from bottega.recipes.denoisers import denoiser_of, settings_for
@@ -66,7 +66,7 @@ class Preview:
             low_res_from=low_res_from,
             space=self._space,
             timestep_plan=self._task.timestep_plan,
-        )
+        ).at(Canvas(height=batch.images.shape[2], width=batch.images.shape[3]))
         seeds = list(range(len(batch)))
         images = torch.empty(0)
         settings = settings_for(self._task, _SETTINGS)

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bottega.checkpoint.foreign_files import check_safetensors
-from bottega.data import Batch, Canny, Source
+from bottega.data import Batch, Canny, Groups, Source, groups_of
 from bottega.errors import CheckpointError, DataError
 from bottega.models.hed import HedNetwork, hed_from_weights
 
-EdgeBatch = UInt8[Tensor, "batch height width"]
+EdgeBatch = UInt8[Tensor, "batch edge_height edge_width"]
 """255 on an edge."""
 
 
@@ -55,6 +55,11 @@ class EdgedSource:
     def num_examples(self) -> int | None:
         """As many as the source beneath has."""
         return self._source.num_examples
+
+    @property
+    def groups(self) -> Groups | None:
+        """Those of the source beneath."""
+        return groups_of(self._source)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The source's batch with its edges."""

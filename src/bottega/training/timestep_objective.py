@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bottega.condition import Condition, Stream
 from bottega.conditioning import ConditionDropout
+from bottega.conditioning.numbers import sized_numbers
 from bottega.data import Batch
 from bottega.diffusion import TimestepPlan
 from bottega.diffusion.denoiser import per_image
@@ -23,9 +24,10 @@ class TimestepObjective:
 
     ``encode`` takes pictures to latents, None for a network of pixels. ``dropout`` is the share of pictures whose text
     is replaced by ``empty``, the condition of an empty text as this network knows it. ``numbers`` are told beside the
-    text. ``condition_dropout`` silences streams instead, as our own denoisers learn it. ``intervals`` confines the
-    noise to intervals of its probability, weak noise first, for an expert denoiser. A learned variance is left as it
-    is. ``rank`` and ``world_size`` spread the timesteps evenly over processes.
+    text, with the sizes in them those of the pictures. ``condition_dropout`` silences streams instead, as our own
+    denoisers learn it. ``intervals`` confines the noise to intervals of its probability, weak noise first, for an
+    expert denoiser. A learned variance is left as it is. ``rank`` and ``world_size`` spread the timesteps evenly over
+    processes.
 
     Source: Ho et al. 2020 (arXiv:2006.11239), equation 14; Salimans & Ho 2022 (arXiv:2202.00512), Appendix D, for v.
     """
@@ -88,7 +90,8 @@ class TimestepObjective:
     def _condition(self, batch: Batch, generator: torch.Generator) -> Condition:
         condition = Condition() if batch.condition is None else batch.condition
         if self.numbers:
-            rows = torch.tensor([self.numbers] * len(batch), device=batch.clean().device)
+            numbers = sized_numbers(self.numbers, *batch.images.shape[2:])
+            rows = torch.tensor([numbers] * len(batch), device=batch.images.device)
             condition = replace(condition, numbers=rows)
         if self.condition_dropout is not None and condition.streams:
             condition = self.condition_dropout(condition, generator)
