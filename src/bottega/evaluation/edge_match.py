@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from bottega.errors import InputError
 
-EdgeMap = Bool[ndarray, "height width"]
+EdgeMap = Bool[ndarray, "_ _"]
 """True on an edge."""
 
 

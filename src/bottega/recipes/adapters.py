@@ -73,12 +73,12 @@ def controlnet() -> RunConfig:
         size=32,
         task=ControlNetTask(),
         train=TrainConfig(
-            total_images=200_000,
+            total_images=100_000,
             batch_size=64,
             learning_rate=5e-4,
             schedule=Constant(),
-            warmup_images=5_000,
-            checkpoint_images=20_000,
+            warmup_images=2_000,
+            checkpoint_images=10_000,
         ),
     )
 
