@@ -170,8 +170,7 @@ def paint(
         _write_sheet(finished, targets[0], sheet_columns, len(prompts) > 1, not no_metadata)
     say_shelves(painter)
     if explain is not None and watch_regions is not None:
-        page = watch_regions.page([region.phrase for region in regions])
-        _write(page, explain, metadata=False)
+        _write(watch_regions.page([r.phrase for r in regions]), explain, metadata=False)
 
 
 def _stage_settings(painter: "Painter", assignments: list[str]) -> dict[str, Any]:

@@ -34,8 +34,11 @@ def upcycle(
         float,
         typer.Option("--alpha", help="Share of its largest attention that is a word's place."),
     ] = 0.2,
-    real_tokens: Annotated[
-        bool, typer.Option("--real-tokens", help="Leave padding out of the space experts' average.")
+    all_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--all-tokens", help="Count padding in the space experts' average, as printed."
+        ),
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the gates.")] = 0,
     settings: Settings = None,
@@ -51,7 +54,7 @@ def upcycle(
     made = upcycle_folder(
         source,
         output,
-        _wanted(space, time, alpha, real_tokens),
+        _wanted(space, time, alpha, all_tokens),
         settings=parse_assignments(listed(settings)),
         seed=seed,
     )
@@ -62,7 +65,7 @@ def upcycle(
         typer.echo(f"train them with bottega train --resume --run {output}")
 
 
-def _wanted(space: int, time: int, alpha: float, real_tokens: bool) -> "Upcycling":
+def _wanted(space: int, time: int, alpha: float, all_tokens: bool) -> "Upcycling":
     from bottega.errors import InputError
     from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
     from bottega.models.upcycling import Upcycling
@@ -70,7 +73,7 @@ def _wanted(space: int, time: int, alpha: float, real_tokens: bool) -> "Upcyclin
     for name, number in (("--space", space), ("--time", time)):
         if number < 0:
             raise InputError(f"{name} must not be negative, got {number}")
-    average = "real_tokens" if real_tokens else "all_tokens"
+    average = "all_tokens" if all_tokens else "real_tokens"
     by_words = SpaceMoEConfig(alpha=alpha, average=average)
     return Upcycling(
         space=None if space == 0 else replace(by_words, experts=space),

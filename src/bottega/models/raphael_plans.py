@@ -34,6 +34,8 @@ def raphael() -> UNetConfig:
     way down, one in the middle, nine on the way up, none at the deepest level), with its eight heads, and are widened
     until the whole comes to that size; an expert is four times as wide inside. A null token of ours stands before the
     77, so that a dropped prompt has something to be read and an expert to go to. The network is told whole timesteps.
+    The printed average is over all 77 tokens; our encoders hide padding from attention, and what nobody looks at would
+    then act everywhere and outweigh a short prompt by far, so that it is left out here.
     """
     levels = [
         Level(
@@ -120,7 +122,7 @@ def small_experts(
 def _full_size(width: int) -> ExpertTransformer:
     return ExpertTransformer(
         head_width=width // _HEADS,
-        space=SpaceMoEConfig(gate_width=OPENCLIP_G_WIDTH),
+        space=SpaceMoEConfig(average="real_tokens", gate_width=OPENCLIP_G_WIDTH),
         time=TimeMoEConfig(gate_width=OPENCLIP_G_WIDTH),
     )
 

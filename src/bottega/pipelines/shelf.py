@@ -1,6 +1,6 @@
 """A network whose space experts wait on disk: only those that a prompt's words go to are ever in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -65,9 +65,18 @@ class ShelvedUNet(UNet):
         self._names = tuple(names)
         self._most = 0
         self._most_bytes = 0
+        self._changes: list[Callable[[str, nn.Module], None]] = []
         for block in self.expert_blocks:
             for k in range(len(_experts(block))):
                 _experts(block)[k] = OnShelf()
+
+    def waits(self, layer: str) -> bool:
+        """Whether a layer, by its name in the whole network, is of an expert that waits on disk."""
+        return any(layer.startswith(f"{name}.experts.") for name in self._names)
+
+    def then(self, change: Callable[[str, nn.Module], None]) -> None:
+        """Let ``change`` work on every expert, with its name in the whole network, when it is fetched from now on."""
+        self._changes.append(change)
 
     def prepare(self, condition: Condition, exploring: Exploring | None = None) -> Context:
         """As a `UNet` does; experts that no token goes to leave the memory."""
@@ -137,6 +146,8 @@ class ShelvedUNet(UNet):
             for key in expert.state_dict()
         }
         expert.load_state_dict(tensors, strict=True, assign=True)
+        for change in self._changes:
+            change(name, expert)
         return expert.requires_grad_(False).eval()
 
     def _empty(self, block: ExpertBlock) -> Expert:
@@ -215,4 +226,4 @@ def _opened(file: Path) -> safe_open:
         raise CheckpointError(f"{file} cannot be read: {error}") from None
 
 
-__all__ = ["ShelfCount", "ShelvedUNet", "has_shelf", "load_shelved", "shelf_of"]
+__all__ = ["OnShelf", "ShelfCount", "ShelvedUNet", "has_shelf", "load_shelved", "shelf_of"]
