@@ -11,7 +11,11 @@ from bottega.cli.train import INTERRUPTED, parse_duration, report_run
 
 def branch(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="The parent's run folder, a child's perhaps.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="The parent's run folder, a child's perhaps, or an imported model.",
+        ),
     ],
     node: Annotated[
         str,
@@ -47,7 +51,8 @@ def branch(
     """Train an expert denoiser from the averaged weights of RUN, on its own part of the noise.
 
     It is filed in an ensemble beside its parent. A child that was stopped goes on with bottega train --resume --run
-    NEWRUN. Without --set train.total_images it sees a tenth of what the root was set to.
+    NEWRUN. Without --set train.total_images it sees a tenth of what the root was set to. A child of an imported model
+    learns as the recipe finetune does, and exports that model with its expert denoisers in it.
     """
     from bottega.config import dumps, parse_assignments
     from bottega.recipes import train as train_run

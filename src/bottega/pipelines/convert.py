@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bottega.checkpoint import save_module
+from bottega.checkpoint.ensemble import is_ensemble
 from bottega.checkpoint.foreign import ForeignInfo, load_foreign_unet, save_foreign_unet
 from bottega.checkpoint.foreign_files import read_config
 from bottega.config import to_json
@@ -101,6 +102,12 @@ def export_model(model: Path | str, target: Path | str) -> list[Path]:
         raise CheckpointError(
             f"{model} was not imported from diffusers, which has no network like it; only imported models are exported"
         )
+    for entry in manifest.stages:
+        if is_ensemble(model / entry.folder):
+            raise CheckpointError(
+                f"stage {entry.name} of {model} is made of expert denoisers, which no pipeline of diffusers can hold; "
+                "export the model that they grew from"
+            )
     verify_files(model, manifest)
     with _appearing(target) as building:
         names = [entry.name for entry in manifest.stages] if len(manifest.stages) > 1 else [""]

@@ -1,7 +1,7 @@
 """Branching: a child begins with its parent's averaged weights and learns only its own part of the noise.
 
 A child's run is a folder like any other. It holds its weights of the first moment in ``start``, so that nothing that
-happens to the parent afterwards can change what the child grew from.
+happens to the parent afterwards can change what the child grew from. A parent is a run, or an imported model as it is.
 """
 
 import json
@@ -11,11 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bottega import config as configs
 from bottega import seeding
-from bottega.checkpoint import Manifest, list_checkpoints, load_manifest, load_module, save_module
+from bottega.checkpoint import (
+    Manifest,
+    list_checkpoints,
+    load_manifest,
+    load_module,
+    load_tensors,
+    save_module,
+)
 from bottega.checkpoint.ensemble import (
     Member,
     check_parent,
@@ -26,12 +34,13 @@ from bottega.checkpoint.ensemble import (
 )
 from bottega.checkpoint.standing import is_within
 from bottega.config import from_json, override, to_json
-from bottega.diffusion import LogNormal
+from bottega.diffusion import TrainingNoise
 from bottega.ensemble import Part, parse_part, sigma_bounds
 from bottega.errors import CheckpointError, ConfigError, InputError
 from bottega.pipelines import DenoiserConfig
 from bottega.recipes.encoders import average_to_ship
-from bottega.recipes.run import Branch, DenoiserTask, RunConfig
+from bottega.recipes.finetune import imported_run, imported_stage
+from bottega.recipes.run import Branch, DenoiserTask, ImportedTask, RunConfig
 from bottega.rundir import RunDir
 from bottega.training.export import averaged_weights, export_ema, find_checkpoint
 
@@ -80,14 +89,33 @@ def denoiser_task(config: RunConfig) -> DenoiserTask:
     return config.task
 
 
-def stage_config(task: DenoiserTask) -> DenoiserConfig:
+def branching_task(config: RunConfig) -> DenoiserTask | ImportedTask:
+    """The same for a denoiser of ours or an imported one."""
+    return config.task if isinstance(config.task, ImportedTask) else denoiser_task(config)
+
+
+def stage_config(task: DenoiserTask | ImportedTask) -> DenoiserConfig:
     """What a denoiser's checkpoint says it is built from."""
+    if isinstance(task, ImportedTask):
+        return imported_stage(task).config
     return DenoiserConfig(
         network=task.network,
         precond=task.precond,
         noise=task.noise,
         timestep_plan=task.timestep_plan,
     )
+
+
+def parent_config(parent: Path | str) -> RunConfig:
+    """The settings that a child inherits: those of a run, or for an imported model those of the recipe ``finetune``.
+
+    Raises:
+        InputError: If there is neither in the folder.
+        ConfigError: If settings are damaged.
+        CheckpointError: If it is a model that was not imported.
+    """
+    is_model = not _is_run(parent) and (Path(parent) / "manifest.json").is_file()
+    return imported_run(parent) if is_model else read_config(parent)
 
 
 def begin_child(
@@ -103,7 +131,7 @@ def begin_child(
     The parent is filed in the ensemble first, where it stands in for all children that are still missing.
 
     Args:
-        parent: The run folder of a denoiser, which may be a child itself.
+        parent: The run folder of a denoiser, which may be a child itself, or the folder of an imported model.
         part: The noise that the child is to learn; inside the parent's own.
         run: The child's folder; beside the parent's by default.
         ensemble: The ensemble's folder; the parent's own, or one beside the run at the root, by default.
@@ -120,9 +148,8 @@ def begin_child(
             f"{child.run} already holds a run: go on with bottega train --resume --run {child.run}, or choose "
             "another folder"
         )
-    grown_from, task = read_config(parent), denoiser_task(child.config)
-    checkpoint = find_checkpoint(RunDir(parent))
-    member = file_run(grown_from, RunDir(parent), child.ensemble)
+    task = branching_task(child.config)
+    member, weights = _filed_parent(Path(parent), child.ensemble)
     branch = Branch(
         ensemble=os.path.relpath(child.ensemble, child.run),
         parent_part=member.part,
@@ -132,7 +159,7 @@ def begin_child(
     folder = RunDir(child.run)
     save_module(
         child.run / START,
-        averaged_weights(checkpoint, average_to_ship(grown_from.train)),
+        weights,
         kind="denoiser",
         config=to_json(stage_config(task)),
         images_seen=member.images_seen,
@@ -153,10 +180,10 @@ def plan_child(
 ) -> Child:
     """What `begin_child` would make, with everything checked and nothing written."""
     parent = Path(parent)
-    config = read_config(parent)
-    task = denoiser_task(config)
+    config = parent_config(parent)
+    task = branching_task(config)
     own = parse_part(part) if isinstance(part, str) else part
-    if not is_within(own, task.part, task.noise):
+    if not is_within(own, task.part, stage_config(task).training_noise):
         raise InputError(
             f"{own} is not below {task.part}, which {parent} learned; branch it from a run whose noise holds all of it"
         )
@@ -164,15 +191,44 @@ def plan_child(
         stem = parent.name.removesuffix(f"-{folder_for(str(task.part))}")
         run = parent.with_name(f"{stem}-{folder_for(str(own))}")
     home = ensemble_of(config, parent) if ensemble is None else Path(ensemble)
-    images = load_manifest(find_checkpoint(RunDir(parent))).images_seen
-    if config.branch is not None and is_ensemble(home):
-        images += read_ensemble(home).path_images(config.branch.parent_part)
-    child = child_config(config, own, {} if settings is None else settings, seen=images)
+    seen: int | None = None
+    if _is_run(parent):
+        seen = load_manifest(find_checkpoint(RunDir(parent))).images_seen
+        if config.branch is not None and is_ensemble(home):
+            seen += read_ensemble(home).path_images(config.branch.parent_part)
+    child = child_config(config, own, {} if settings is None else settings, seen=seen)
     return Child(config=child, run=Path(run), ensemble=home)
 
 
+def _is_run(folder: Path | str) -> bool:
+    return (Path(folder) / "config.json").is_file()
+
+
+def _filed_parent(parent: Path, ensemble: Path) -> tuple[Member, dict[str, Tensor]]:
+    """The parent as a member of the ensemble, and the weights that its children begin with."""
+    config = parent_config(parent)
+    if _is_run(parent):
+        weights = averaged_weights(find_checkpoint(RunDir(parent)), average_to_ship(config.train))
+        return file_run(config, RunDir(parent), ensemble), weights
+    assert isinstance(config.task, ImportedTask)  # what is no run is an imported model
+    stage = imported_stage(config.task)
+    weights = load_tensors(stage.place)
+
+    def write(target: Path) -> Manifest:
+        return save_module(
+            target,
+            weights,
+            kind="denoiser",
+            config=to_json(stage.config),
+            node=str(config.task.part),
+        )
+
+    part = str(config.task.part)
+    return file_member(ensemble, part, write, noise=stage.timestep_plan), weights
+
+
 def child_config(
-    parent: RunConfig, part: Part, settings: Mapping[str, str], *, seen: int
+    parent: RunConfig, part: Part, settings: Mapping[str, str], *, seen: int | None
 ) -> RunConfig:
     """The settings of a child: its parent's, over a shorter run with a fresh course of the learning rate.
 
@@ -183,13 +239,13 @@ def child_config(
         part: The child's noise.
         settings: Further settings by dotted path.
         seen: How many images the weights it begins with have seen; its averages go on from there, with a head start
-            of at most the child's own length.
+            of at most the child's own length. None for an imported model, which has seen more than any child will.
 
     Raises:
         ConfigError: If the settings change what the child shares with its parent.
     """
-    task, train = denoiser_task(parent), parent.train
-    length = _length(parent, settings)
+    task, train = branching_task(parent), parent.train
+    length = _length(parent, settings, SHARE_OF_ROOT if seen is not None else 1.0)
     short = replace(
         train,
         total_images=length,
@@ -198,34 +254,50 @@ def child_config(
         seed=seeding.derive(train.seed, "branch", str(part)) % 2**31,
         ema=replace(
             train.ema,
-            head_start_images=min(seen, length),
+            head_start_images=length if seen is None else min(seen, length),
             # However short the run, its averages move; else it would be filed as a copy of its parent.
             every_images=min(train.ema.every_images, max(train.batch_size, length // 20)),
         ),
     )
+    apart = {} if isinstance(task, ImportedTask) else {"start_from": None}
     child = replace(
         parent,
         name=f"{parent.name.split('@')[0]}@{part}",
-        task=replace(task, part=part, start_from=None),
+        task=replace(task, part=part, **apart),
         train=short,
         branch=None,
     )
     changed = override(child, settings)
-    fixed = ("name", "size", "branch", "task.part", "task.network", "task.noise", "task.precond")
-    for path in (*fixed, "task.low_res_size", "task.start_from"):
+    for path in ("name", "size", "branch", *_FIXED[type(task)]):
         if _at(changed, path) != _at(child, path):
             raise ConfigError(f"{path} cannot be set for a child: it is its parent's, or its place")
     return changed
 
 
+_FIXED: Mapping[type, tuple[str, ...]] = {
+    DenoiserTask: (
+        "task.part",
+        "task.network",
+        "task.noise",
+        "task.precond",
+        "task.timestep_plan",
+        "task.latents",
+        "task.low_res_size",
+        "task.start_from",
+    ),
+    ImportedTask: ("task.part", "task.model", "task.stage"),
+}
+"""What a child shares with its parent, or what its place settles."""
+
+
 def noise_of(config: RunConfig) -> str:
     """What a run learns, in words: ``9/511, noise above 9.61, 149,952 images``."""
-    task = denoiser_task(config)
-    words = noise_in_words(task.part, task.noise)
+    task = branching_task(config)
+    words = noise_in_words(task.part, stage_config(task).training_noise)
     return f"{task.part}, noise {words}, {config.train.total_images:,} images"
 
 
-def noise_in_words(part: Part, noise: LogNormal) -> str:
+def noise_in_words(part: Part, noise: TrainingNoise) -> str:
     """A part's sigmas as a person says them: ``above 9.61``, ``from 0.0757 to 9.61``."""
     pieces: list[str] = []
     for low, high in sigma_bounds(part, noise):
@@ -268,7 +340,8 @@ def file_run(config: RunConfig, run: RunDir, ensemble: Path | str) -> Member:
     Raises:
         CheckpointError: If its parent is not the one in the ensemble, or it would orphan children of its own.
     """
-    task, branch = denoiser_task(config), config.branch
+    task, branch = branching_task(config), config.branch
+    dtype = imported_stage(task).dtype if isinstance(task, ImportedTask) else torch.bfloat16
 
     def write(target: Path) -> Manifest:
         return export_ema(
@@ -276,6 +349,7 @@ def file_run(config: RunConfig, run: RunDir, ensemble: Path | str) -> Member:
             target,
             std=average_to_ship(config.train),
             config=to_json(stage_config(task)),
+            dtype=dtype,
             node=str(task.part),
         )
 
@@ -283,20 +357,20 @@ def file_run(config: RunConfig, run: RunDir, ensemble: Path | str) -> Member:
         ensemble,
         str(task.part),
         write,
-        noise=task.noise,
+        noise=stage_config(task).training_noise,
         parent_part=None if branch is None else branch.parent_part,
         parent=None if branch is None else branch.parent,
     )
 
 
-def _length(parent: RunConfig, settings: Mapping[str, str]) -> int:
+def _length(parent: RunConfig, settings: Mapping[str, str], share: float) -> int:
     """How many images a child sees: as told, as its parent where that is a child, or a share of the root's."""
     told = settings.get("train.total_images", "")
     if told.isdecimal():  # whatever else it says, `override` answers in its own words
         return int(told)
     length, batch = parent.train.total_images, parent.train.batch_size
     if parent.branch is None:
-        length = round(length * SHARE_OF_ROOT)
+        length = round(length * share)
     return max(batch, length - length % batch)
 
 
@@ -312,6 +386,7 @@ __all__ = [
     "START",
     "Child",
     "begin_child",
+    "branching_task",
     "child_config",
     "denoiser_task",
     "ensemble_of",
@@ -319,6 +394,7 @@ __all__ = [
     "load_start",
     "noise_in_words",
     "noise_of",
+    "parent_config",
     "plan_child",
     "read_config",
     "stage_config",

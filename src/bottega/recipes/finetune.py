@@ -1,29 +1,30 @@
-"""Training an imported model further: its own objective, encoders and latents, and a model folder that paints."""
+"""Training an imported model further: the recipe, and its own network, objective, encoders and latents."""
 
-import os
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import torch
+
+from bottega.checkpoint import load_manifest
+from bottega.checkpoint.ensemble import is_ensemble
 from bottega.conditioning import Encoders
-from bottega.config import to_json
+from bottega.diffusion import TimestepPlan
+from bottega.diffusion.denoiser import parameter_dtype
+from bottega.ensemble import probability_intervals
 from bottega.errors import CheckpointError, ConfigError, nearest
 from bottega.models import UNet
 from bottega.pipelines.cascade import (
     CascadeManifest,
     StageEntry,
-    assemble,
     read_manifest,
     verify_files,
 )
-from bottega.pipelines.opening import Opener
+from bottega.pipelines.opening import Opener, plan_in
 from bottega.pipelines.residency import Residency
-from bottega.pipelines.stored import DenoiserConfig, load_timestep_denoiser
+from bottega.pipelines.stored import DenoiserConfig, denoiser_config, load_timestep_denoiser
 from bottega.recipes.run import FolderConfig, ImportedTask, RunConfig
-from bottega.rundir import RunDir
 from bottega.training import AdamW, Constant, TrainConfig
-from bottega.training.export import Average, export_ema
 from bottega.training.timestep_objective import TimestepObjective
 
 
@@ -55,75 +56,39 @@ def finetune() -> RunConfig:
     )
 
 
-def imported_parts(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> ImportedParts:
-    """The network of a stage, with its own weights and its own loss.
+@dataclass(frozen=True, kw_only=True)
+class ImportedStage:
+    """Where the stage that a run trains lies, and what its model folder says of it."""
+
+    place: Path
+    manifest: CascadeManifest
+    entry: StageEntry
+
+    @property
+    def config(self) -> DenoiserConfig:
+        """What its denoiser is built from."""
+        return denoiser_config(self.place, load_manifest(self.place))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that its weights are stored in."""
+        return parameter_dtype(load_timestep_denoiser(self.place)[0], torch.float32)
+
+    @property
+    def timestep_plan(self) -> TimestepPlan:
+        """The timesteps that it learned."""
+        return plan_in(self.place)
+
+
+def imported_stage(task: ImportedTask) -> ImportedStage:
+    """The stage that a run begins with.
 
     Raises:
-        CheckpointError: When the model is damaged, or was not imported.
-        ConfigError: For an unknown stage, one that enlarges, or pictures of another size than the model paints.
+        CheckpointError: When the model is damaged, was not imported, or has expert denoisers there already.
+        ConfigError: For an unknown stage, or one that enlarges.
     """
-    task = _task(config)
     folder = Path(task.model)
     manifest = read_manifest(folder)
-    verify_files(folder, manifest)
-    entry = _entry(manifest, task, config.size)
-    denoiser, _ = load_timestep_denoiser(folder / entry.folder)
-    network = cast(UNet, denoiser.network).float().requires_grad_(True)
-    network.checkpointing = task.gradient_checkpointing
-    stages, encoders = Opener(folder=folder, residency=Residency()).cascade(manifest)
-    stage = next(stage for stage in stages if stage.name == entry.name)
-    assert stage.timestep_plan is not None  # every imported stage has them
-    objective = TimestepObjective(
-        plan=stage.timestep_plan,
-        encode=None if stage.space is None else stage.space.encode,
-        dropout=task.dropout,
-        empty=encoders.condition([""]) if task.dropout > 0 else None,
-        numbers=entry.numbers,
-        rank=rank,
-        world_size=world_size,
-    )
-    return ImportedParts(network=network, objective=objective, encoders=encoders)
-
-
-def export_imported(config: RunConfig, run: RunDir, target: Path, std: Average) -> Path:
-    """Write the model anew with the averaged weights of the run in place of the stage it began with."""
-    task = _task(config)
-    folder = Path(task.model)
-    manifest = read_manifest(folder)
-    entry = _entry(manifest, task, config.size)
-    denoiser, _ = load_timestep_denoiser(folder / entry.folder)
-    network = cast(UNet, denoiser.network)
-    building = target.with_name(f".{target.name}.writing-{os.getpid()}")
-    try:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.copytree(folder, building)
-        shutil.rmtree(building / entry.folder)
-        plan = Opener(folder=folder, residency=Residency()).cascade(manifest)[0][0].timestep_plan
-        stored = DenoiserConfig(network=network.config, timestep_plan=plan)
-        export_ema(
-            run, building / entry.folder, std=std, config=to_json(stored), dtype=network.dtype
-        )
-        assemble(
-            building,
-            name=manifest.name,
-            stages=manifest.stages,
-            encoders=manifest.encoders,
-            judge=manifest.judge,
-            parts=manifest.parts,
-        )
-        shutil.rmtree(target, ignore_errors=True)
-        building.rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return target
-
-
-def _task(config: RunConfig) -> ImportedTask:
-    assert isinstance(config.task, ImportedTask)  # whoever calls has looked
-    return config.task
-
-
-def _entry(manifest: CascadeManifest, task: ImportedTask, size: int) -> StageEntry:
     if manifest.parts is None:
         raise CheckpointError(
             f"{task.model} was not imported from diffusers; train models of ours with their own recipes"
@@ -136,11 +101,66 @@ def _entry(manifest: CascadeManifest, task: ImportedTask, size: int) -> StageEnt
         raise ConfigError(
             f"stage {task.stage} enlarges pictures; only stages that do not can be trained further"
         )
-    if entry.size != size:
-        raise ConfigError(
-            f"stage {task.stage} paints {entry.size} px: give --set size={entry.size}, got {size}"
+    place = folder / entry.folder
+    if is_ensemble(place):
+        raise CheckpointError(
+            f"stage {task.stage} of {task.model} is made of expert denoisers; branch from their runs, or train the "
+            "model that they grew from"
         )
-    return entry
+    return ImportedStage(place=place, manifest=manifest, entry=entry)
 
 
-__all__ = ["ImportedParts", "export_imported", "finetune", "imported_parts"]
+def imported_run(model: Path | str, stage: str = "base") -> RunConfig:
+    """What a child inherits that is branched from an imported model itself, not from a run.
+
+    Raises:
+        CheckpointError: When it is no model that was imported.
+        ConfigError: For an unknown stage, or one that enlarges.
+    """
+    task = ImportedTask(model=str(model), stage=stage)
+    return replace(finetune(), size=imported_stage(task).entry.size, task=task)
+
+
+def imported_parts(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> ImportedParts:
+    """The network of a stage, with its own weights and its own loss.
+
+    Raises:
+        CheckpointError: When the model is damaged, or was not imported.
+        ConfigError: For an unknown stage, one that enlarges, or pictures of another size than the model paints.
+    """
+    task = config.task
+    assert isinstance(task, ImportedTask)  # whoever calls has looked
+    known = imported_stage(task)
+    manifest, entry = known.manifest, known.entry
+    if entry.size != config.size:
+        raise ConfigError(
+            f"stage {task.stage} paints {entry.size} px: give --set size={entry.size}, got {config.size}"
+        )
+    verify_files(Path(task.model), manifest)
+    denoiser, _ = load_timestep_denoiser(known.place)
+    network = cast(UNet, denoiser.network).float().requires_grad_(True)
+    network.checkpointing = task.gradient_checkpointing
+    stages, encoders = Opener(folder=Path(task.model), residency=Residency()).cascade(manifest)
+    stage = next(stage for stage in stages if stage.name == entry.name)
+    assert stage.timestep_plan is not None  # every imported stage has them
+    objective = TimestepObjective(
+        plan=stage.timestep_plan,
+        encode=None if stage.space is None else stage.space.encode,
+        dropout=task.dropout,
+        empty=encoders.condition([""]) if task.dropout > 0 else None,
+        numbers=entry.numbers,
+        intervals=probability_intervals(task.part, stage.timestep_plan),
+        rank=rank,
+        world_size=world_size,
+    )
+    return ImportedParts(network=network, objective=objective, encoders=encoders)
+
+
+__all__ = [
+    "ImportedParts",
+    "ImportedStage",
+    "finetune",
+    "imported_parts",
+    "imported_run",
+    "imported_stage",
+]

@@ -39,7 +39,8 @@ from bottega.recipes.compare import CompareHook
 from bottega.recipes.denoisers import denoiser_objective
 from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
 from bottega.recipes.experts import expert_hooks, with_experts
-from bottega.recipes.finetune import export_imported, imported_parts
+from bottega.recipes.export_imported import export_imported
+from bottega.recipes.finetune import imported_parts
 from bottega.recipes.latents import open_space, with_latents
 from bottega.recipes.machine import curve_hooks, engine_here
 from bottega.recipes.preview import Preview
