@@ -67,10 +67,15 @@ def work(run: Callable[[], Tensor], leaf: Tensor, train: bool) -> Callable[[], N
 def race(options: argparse.Namespace, kind: str, sharpness: float, dtype: torch.dtype) -> None:
     """Time the layer and its peers for one precision and one sharpness of attention."""
     torch.manual_seed(0)
-    config = SpaceMoEConfig(experts=options.experts, alpha=options.alpha, bias=not options.no_bias)
+    config = SpaceMoEConfig(
+        experts=options.experts,
+        alpha=options.alpha,
+        ratio=options.ratio,
+        bias=not options.no_bias,
+    )
     moe = SpaceMoE(options.width, TEXT_WIDTH, config).to(options.device, dtype)
     dense = [
-        feed_forward(PlainFeedForward(), options.width).to(options.device, dtype)
+        feed_forward(PlainFeedForward(ratio=options.ratio), options.width).to(options.device, dtype)
         for _ in range(options.experts)
     ]
     tokens = torch.randn(1, options.tokens, TEXT_WIDTH, device=options.device, dtype=dtype)
@@ -138,6 +143,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=77)
     parser.add_argument("--size", type=int, default=32, help="height and width in positions")
     parser.add_argument("--width", type=int, default=320)
+    parser.add_argument("--ratio", type=float, default=4.0, help="how much wider inside")
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--alpha", type=float, default=0.2)
     parser.add_argument("--no-bias", action="store_true")

@@ -11,6 +11,7 @@ from bottega.models.moe_gates import Exploring, SpaceRoute, TimeRoute
 from bottega.models.moe_load import (
     CollapseWarning,
     ExpertLoad,
+    active_share,
     balance_loss,
     load_of,
     warn_of_collapse,
@@ -54,6 +55,7 @@ __all__ = [
     "TimeRoute",
     "UNet",
     "UNetConfig",
+    "active_share",
     "balance_loss",
     "count_parameters",
     "describe",
