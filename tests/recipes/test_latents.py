@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_latents import EPS, SIDE, TINY, tiny_autoencoder, toy_latent, write_tiny_autoencoder
 from tiny_model import tiny_unet
+from toy_runs import toy_sr
 
 from bottega import load
 from bottega.checkpoint import load_manifest, load_tensors
@@ -18,6 +20,7 @@ from bottega.diffusion import Denoiser, TimestepDenoiser
 from bottega.errors import CheckpointError, ConfigError, InputError
 from bottega.pipelines import (
     Box,
+    Inpaint,
     Region,
     assemble,
     paint_again,
@@ -56,7 +59,7 @@ def painted(request, tiny_folder, tiny_autoencoder, tmp_path_factory):
 
 
 def test_the_model_paints_in_latents_what_its_form_says(painted, tiny_autoencoder):
-    root, _ = painted
+    root, form = painted
     painter = load(root / "model", device="cpu")
     (stage,) = painter.stages
     assert stage.shape == (4, SIDE // 2, SIDE // 2) and stage.multiple == 4
@@ -95,6 +98,18 @@ def test_pictures_of_latents_are_replayed_byte_for_byte(talkative, tmp_path):
     assert paint_again(path, model=talkative).same_bytes
 
 
+def test_a_part_of_a_picture_is_painted_anew_and_the_rest_stays(talkative):
+    painter = load(talkative, device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    mask = Image.new("L", (SIDE, SIDE))
+    mask.paste(255, (SIDE // 2, 0, SIDE, SIDE))
+    start = Inpaint(Image.fromarray(pixels), mask)
+    (made,) = painter.paint("a dog", seeds=3, steps=3, start=start)
+    left, right = np.split(np.asarray(made), 2, axis=1)
+    assert np.array_equal(left, pixels[:, : SIDE // 2])
+    assert not np.array_equal(right, pixels[:, SIDE // 2 :])
+
+
 def test_the_network_of_the_model_is_the_one_that_was_trained(painted):
     root, _ = painted
     exported = load_tensors(root / "run" / "export")
@@ -129,6 +144,45 @@ def test_a_model_whose_network_does_not_fit_its_latents_is_refused(painted, tmp_
     (model / "manifest.json").write_text(json.dumps(facts))
     with pytest.raises(CheckpointError, match="takes 4 channels, pictures have 3"):
         load(model, device="cpu")
+
+
+def test_a_net_that_enlarges_works_on_the_pixels_of_latents(
+    tiny_folder, tiny_autoencoder, tmp_path
+):
+    base = dataclasses.replace(toy_latent(tiny_folder, tiny_autoencoder), size=SIDE // 2)
+    trained(base, tmp_path / "base")
+    trained(toy_sr(tiny_folder), tmp_path / "large")
+    arguments = ["--then", tmp_path / "large", "-o", tmp_path / "model"]
+    assert run_command(["assemble", str(tmp_path / "base"), *map(str, arguments)]) == 0
+    painter = load(tmp_path / "model", device="cpu")
+    first, second = painter.stages
+    assert first.space is not None and second.space is None
+    assert painter.paint("a dog", steps=2)[0].size == (SIDE, SIDE)
+
+
+def test_any_published_autoencoder_is_a_space(tiny_folder, tmp_path):
+    """One of the older form: attention in its middle, further products around the latents, a scale and no shift."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    theirs = AutoencoderKL(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        sample_size=SIDE,
+    ).eval()
+    theirs.save_pretrained(tmp_path / "published" / "vae")
+    config = toy_latent(tiny_folder, tmp_path / "published")
+    space = open_space(config.task)
+    assert space is not None
+    pictures = torch.rand(2, 3, SIDE, SIDE) * 2 - 1
+    with torch.no_grad():
+        expected = theirs.encode(pictures).latent_dist.mean * 0.18215
+        torch.testing.assert_close(space.encode(pictures), expected)
+        given = theirs.decode(expected / 0.18215).sample
+    torch.testing.assert_close(space.decode(expected), given)
+    build(config)
 
 
 def test_kept_latents_train_like_fresh_ones(tiny_folder, tiny_autoencoder, tmp_path):
