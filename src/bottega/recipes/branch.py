@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, bfloat16, nn
 
 from bottega import config as configs
 from bottega import seeding
@@ -223,8 +222,8 @@ def _filed_parent(parent: Path, ensemble: Path) -> tuple[Member, dict[str, Tenso
             node=str(config.task.part),
         )
 
-    part = str(config.task.part)
-    return file_member(ensemble, part, write, noise=stage.timestep_plan), weights
+    member = file_member(ensemble, str(config.task.part), write, noise=stage.timestep_plan)
+    return member, weights
 
 
 def child_config(
@@ -259,7 +258,7 @@ def child_config(
             every_images=min(train.ema.every_images, max(train.batch_size, length // 20)),
         ),
     )
-    apart = {} if isinstance(task, ImportedTask) else {"start_from": None}
+    apart = {"start_from": None} if isinstance(task, DenoiserTask) else {}
     child = replace(
         parent,
         name=f"{parent.name.split('@')[0]}@{part}",
@@ -341,7 +340,7 @@ def file_run(config: RunConfig, run: RunDir, ensemble: Path | str) -> Member:
         CheckpointError: If its parent is not the one in the ensemble, or it would orphan children of its own.
     """
     task, branch = branching_task(config), config.branch
-    dtype = imported_stage(task).dtype if isinstance(task, ImportedTask) else torch.bfloat16
+    dtype = imported_stage(task).dtype if isinstance(task, ImportedTask) else bfloat16
 
     def write(target: Path) -> Manifest:
         return export_ema(
