@@ -12,6 +12,7 @@ from bottega import __version__
 from bottega.cli.assemble import assemble
 from bottega.cli.branch import branch
 from bottega.cli.data import app as data_app
+from bottega.cli.edge_heads import edge_heads
 from bottega.cli.enlarge import enlarge
 from bottega.cli.evaluate import app as evaluate_app
 from bottega.cli.foreign import export_model, import_model
@@ -20,6 +21,7 @@ from bottega.cli.paint import paint
 from bottega.cli.plan import plan
 from bottega.cli.probe import app as probe_app
 from bottega.cli.replay import replay
+from bottega.cli.routes import paths, routes
 from bottega.cli.show import show
 from bottega.cli.train import train
 from bottega.cli.upcycle import upcycle
@@ -49,6 +51,9 @@ app.command()(show)
 app.command()(assemble)
 app.command("import")(import_model)
 app.command("export")(export_model)
+app.command()(routes)
+probe_app.command()(paths)
+probe_app.command()(edge_heads)
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(probe_app, name="probe")

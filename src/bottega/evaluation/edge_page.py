@@ -32,7 +32,7 @@ class EdgeLook(NamedTuple):
 def look_at_edges(
     network: EdgeSupervised,
     as_denoiser: Callable[[nn.Module], DenoiserLike],
-    clean: Float[Tensor, "batch channels height width"],
+    clean: Float[Tensor, "batch clean_channels clean_height clean_width"],
     condition: Condition,
     edges: EdgeBatch,
     sigma: float,

@@ -27,6 +27,8 @@ from bottega.models.autoencoder import AutoencoderConfig
 from bottega.models.srgan import RRDBNetConfig
 from bottega.recipes.adapter_tasks import ControlNetTask, LoraTask
 from bottega.training import TrainConfig
+from bottega.training.edge_objective import EdgeSupervision
+from bottega.training.edge_targets import WorldEdges
 from bottega.training.srgan_objective import SrGanWeights
 
 
@@ -112,7 +114,8 @@ class DenoiserTask:
     is an exported denoiser whose weights the run begins with, instead of random ones. ``latents`` are where the
     denoiser works when that is not the pixels. With ``timestep_plan`` it learns eps, v or the picture at whole
     timesteps, drawn evenly, as Imagen and RAPHAEL did; ``noise`` and ``precond`` are then not read.
-    ``balance`` is how much an uneven load of the network's experts counts in the loss, where it has any.
+    ``balance`` is how much an uneven load of the network's experts counts in the loss, where it has any. ``edges`` are
+    to be seen in where the network looks, as RAPHAEL learned them; what learns to draw them is dropped afterwards.
     ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
     """
 
@@ -131,6 +134,7 @@ class DenoiserTask:
     timestep_plan: TimestepPlan | None = None
     start_from: str | None = None
     balance: float = 0.01
+    edges: EdgeSupervision | None = None
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -150,9 +154,11 @@ class DenoiserTask:
                 "task.crop_px: this network has self-attention, and what it learns on crops is wrong for whole "
                 "pictures; use CrossOnly or NoAttention in every level, or train on whole pictures"
             )
-        if self.low_res_size is not None and (self.latents, self.timestep_plan) != (None, None):
+        base_only = (self.latents, self.timestep_plan, self.edges)
+        if self.low_res_size is not None and base_only != (None, None, None):
             raise ConfigError(
-                "task.latents and task.timestep_plan are for a base; a net that enlarges works on pixels in EDM's form"
+                "task.latents, task.timestep_plan and task.edges are for a base; a net that enlarges works on pixels "
+                "in EDM's form, and learns no edges"
             )
         if self.emphasis is not None and self.timestep_plan is not None:
             raise ConfigError(
@@ -282,6 +288,8 @@ class RunConfig:
             )
         if isinstance(self.task, DenoiserTask) and low_res is not None:
             self._check_crop(self.task, self.size // low_res)
+        if isinstance(self.task, DenoiserTask) and self.task.edges is not None:
+            self._check_edges(self.task.edges)
         self._check_sides()
         if self.buckets is not None:
             self._check_buckets(self.buckets)
@@ -291,6 +299,16 @@ class RunConfig:
         """The side of what the network sees: of the picture, or of its latents."""
         latents = self.task.latents if isinstance(self.task, DenoiserTask) else None
         return self.size if latents is None else self.size // latents.factor
+
+    def _check_edges(self, edges: EdgeSupervision) -> None:
+        if self.branch is not None:
+            raise ConfigError(
+                "task.edges: an expert denoiser grows from a network without edge heads; give task.edges=none"
+            )
+        if isinstance(self.data, FolderConfig) and isinstance(edges.targets, WorldEdges):
+            raise ConfigError(
+                "task.edges.targets: exact edges are known of the drawn world only; take Canny or HedEdges"
+            )
 
     def _check_sides(self) -> None:
         """Latents and their halves must be whole."""

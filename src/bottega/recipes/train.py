@@ -1,7 +1,7 @@
 """From a whole configuration to a trained run: the parts are built here and handed to the loop."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ from bottega.recipes.autoencoder import (
 from bottega.recipes.branch import START, ensemble_of, file_run, load_start, stage_config
 from bottega.recipes.compare import CompareHook
 from bottega.recipes.denoisers import denoiser_objective
+from bottega.recipes.edges import EdgePreview, with_edge_heads, with_edges
 from bottega.recipes.encoders import average_to_ship, encoder_parts, export_encoder
 from bottega.recipes.experts import expert_hooks, with_experts
 from bottega.recipes.export_imported import export_imported
@@ -168,8 +169,9 @@ def _previews(config: RunConfig) -> list[Hook]:
 def _watching(config: RunConfig, task: DenoiserTask, encoders: Encoders, run: RunDir) -> list[Hook]:
     """Previews, and for a child its parent to compare with; before the display, which shows what they remark."""
     if config.branch is None:
-        preview = Preview(config, task, encoders)
-        return [PreviewHook(preview, every_images=_PREVIEW_IMAGES)]
+        pages: list[Callable[[TrainState, Path], None]] = [Preview(config, task, encoders)]
+        pages += [] if task.edges is None else [EdgePreview(config, encoders)]
+        return [PreviewHook(page, every_images=_PREVIEW_IMAGES) for page in pages]
     home = ensemble_of(config, run.path)
     preview = Preview(
         config, task, encoders, among=lambda denoiser: mixture_with(home, task.part, denoiser)
@@ -208,7 +210,7 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
         load_module(network, task.start_from)
     space = open_space(task)
     objective = denoiser_objective(task, space, rank=rank, world_size=world_size)
-    return network, with_experts(objective, task)
+    return with_edge_heads(network, with_experts(objective, task), task, config.train.seed)
 
 
 class _Settings(Hook):
@@ -228,7 +230,7 @@ def _embedded(
 ) -> Source:
     """The source with what the encoders say; runs beside each other share one cache."""
     return EmbeddedSource(
-        source,
+        with_edges(source, task),
         EmbeddingCache(run.path.parent / "embeddings", encoders),
         encoders=encoders,
         picture_share=picture_share(task.dropout)[0],
