@@ -145,14 +145,14 @@ def judge(asked: argparse.Namespace) -> None:
         pictures = painter.paint(prompts, seeds=0, **own)
         found = styles.read(images_of(pictures))
         hits = sum(style == asked.style for style in found)
-        low, high = wilson(hits, len(found))
+        likely = wilson(hits, len(found))
         subjects = [
             all(reading.counts()[o.thing] > 0 for o in plan.objects)
             for reading, plan in zip(styles.judge.read(images_of(pictures)), plans, strict=True)
         ]
         print(
             f"{name}: {asked.style} recognised in {hits / len(found):.1%} of {len(found)} pictures "
-            f"({low:.1%} to {high:.1%}); all things asked for in {np.mean(subjects):.1%}"
+            f"({likely.low:.1%} to {likely.high:.1%}); all things asked for in {np.mean(subjects):.1%}"
         )
         if asked.sheet is not None:
             place = asked.sheet.with_stem(f"{asked.sheet.stem}-{name.split(',')[0]}")
