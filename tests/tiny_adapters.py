@@ -22,9 +22,10 @@ def write_lora(
     parts: tuple[str, ...] = (),
     network: UNetConfig | None = None,
     strength: float = 0.3,
+    targets: tuple[str, ...] = ("attention",),
 ) -> Path:
     """A LoRA for the tiny base, far from silent."""
-    plan = LoraPlan(rank=2, alpha=2.0)
+    plan = LoraPlan(rank=2, alpha=2.0, targets=targets)
     unet = tiny_unet(tiny_network() if network is None else network, 0)
     add_lora(unet, plan)
     draw = torch.Generator().manual_seed(seed)

@@ -15,6 +15,8 @@ from bottega.checkpoint.ensemble import file_member
 from bottega.diffusion import LogNormal
 from bottega.ensemble import Mixture
 from bottega.errors import CheckpointError, InputError
+from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
+from bottega.models.unet_config import ExpertTransformer, Middle
 from bottega.pipelines import (
     DenoiserConfig,
     Guide,
@@ -167,6 +169,31 @@ def test_a_control_steers_the_named_expert_denoisers_alone(experts, tmp_path):
     low = {"sigma_max": {"base": 0.9 * middle}, "sigma_min": {"base": 0.01 * middle}}
     assert pixels(steered, controls=guide, **low) == pixels(opened(experts), **low)
     assert pixels(steered, controls=guide) != pixels(opened(experts))
+
+
+def test_a_lora_for_experts_reaches_those_that_wait_on_disk(tiny_folder, tmp_path):
+    plan = ExpertTransformer(
+        head_width=16,
+        space=SpaceMoEConfig(experts=6, ratio=1.0, gate_width=8, average="real_tokens"),
+        time=TimeMoEConfig(experts=2, ratio=1.0, gate_width=8),
+    )
+    network = replace(tiny_network(), middle=Middle(attention=plan))
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    shutil.rmtree(folder / "base")
+    save_denoiser(
+        folder / "base", tiny_unet(network, 0).state_dict(), DenoiserConfig(network=network)
+    )
+    before = read_manifest(folder)
+    assemble(folder, name="raphael", stages=before.stages, encoders=before.encoders)
+    lora = write_lora(tmp_path / "style", network=network, targets=("attention", "experts"))
+    plain, mixed = ([], [(lora, 1.0)])
+    painted = {
+        (residency, bool(loras)): pixels(opened(folder, loras=loras, residency=residency))
+        for residency in ("all", "active")
+        for loras in (plain, mixed)
+    }
+    assert painted["all", True] == painted["active", True]
+    assert painted["all", False] == painted["active", False] != painted["all", True]
 
 
 def test_a_picture_with_adapters_is_made_again_byte_for_byte(tiny_folder, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from bottega.diffusion import DenoiserLike
 from bottega.ensemble import Mixture
 from bottega.errors import CheckpointError, InputError, nearest
 from bottega.models import ControlNet, UNet
-from bottega.models.lora import check_fits, merge
+from bottega.models.lora import LowRanks, check_fits, merge
 from bottega.pipelines.controls import (
     Guide,
     LoraRecord,
@@ -24,6 +25,7 @@ from bottega.pipelines.controls import (
     control_tensor,
 )
 from bottega.pipelines.residency import LazyDenoiser
+from bottega.pipelines.shelf import ShelvedUNet
 from bottega.pipelines.stage import Stage
 
 
@@ -144,13 +146,37 @@ def _merge_into(stage: Stage, used: Sequence[UsedLora]) -> None:
     for part in _parts_of(stage) if used else ():
         here = [one for one in used if part is None or part in one.parts]
 
-        def change(network: nn.Module, here: Sequence[UsedLora] = here) -> None:
-            for one in here:
-                check_fits(network, one.lora.layers, where=one.lora.name)
-            merge(network, [(one.lora.layers, one.scale) for one in here])
-
         if here:
-            _change(stage, part, change)
+            _change(stage, part, partial(_add, here))
+
+
+def _add(used: Sequence[UsedLora], network: nn.Module) -> None:
+    """Merge LoRAs into a network; into experts that wait on disk when they come."""
+    later: list[tuple[UsedLora, LowRanks]] = []
+    now: list[tuple[LowRanks, float]] = []
+    for one in used:
+        waiting = {
+            n for n in one.lora.layers if isinstance(network, ShelvedUNet) and network.waits(n)
+        }
+        layers = {n: layer for n, layer in one.lora.layers.items() if n not in waiting}
+        check_fits(network, layers, where=one.lora.name)
+        now.append((layers, one.scale))
+        later.append((one, {n: one.lora.layers[n] for n in waiting}))
+    merge(network, now)
+    if isinstance(network, ShelvedUNet):
+        network.then(partial(_add_to_expert, later))
+
+
+def _add_to_expert(
+    later: Sequence[tuple[UsedLora, LowRanks]], name: str, expert: nn.Module
+) -> None:
+    own = [
+        (one, {n.removeprefix(f"{name}."): layers[n] for n in layers if n.startswith(f"{name}.")})
+        for one, layers in later
+    ]
+    for one, layers in own:
+        check_fits(expert, layers, where=one.lora.name)
+    merge(expert, [(layers, one.scale) for one, layers in own])
 
 
 def _controlnet(stages: Sequence[Stage], folder: Path | str) -> UsedControlNet:
