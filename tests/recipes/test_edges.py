@@ -17,6 +17,7 @@ from bottega.models import UNet
 from bottega.models.edge_head import EdgeHeadConfig, EdgeSupervised
 from bottega.pipelines import open_picture
 from bottega.recipes.edges import look_at_run
+from bottega.recipes.raphael import raphael
 from bottega.recipes.run import Branch, FolderConfig
 from bottega.recipes.train import build, load_encoders, train
 from bottega.rundir import RunDir
@@ -143,3 +144,11 @@ def test_a_run_without_edges_has_nothing_to_show(tiny_folder, tmp_path, capsys):
         look_at_run(folder, load_encoders(str(tiny_folder)), 0.2)
     assert run_command(["probe", "edge-heads", str(Path(folder)), "--sigma", "0.1"]) == 2
     assert "learned no edges" in capsys.readouterr().err
+
+
+def test_raphael_learns_edges_at_the_papers_timesteps():
+    task = raphael().task
+    sigma = task.timestep_plan.schedule.sigma
+    assert sigma(499) < task.edges.below_sigma < sigma(500)
+    assert (task.edges.weight, task.edges.alpha, task.edges.gamma) == (1.0, 0.5, 2.0)
+    assert task.edges.head.stream in {stream.name for stream in task.network.streams}
