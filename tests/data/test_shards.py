@@ -149,6 +149,26 @@ def test_shards_are_found_in_a_folder_and_by_numbers_in_braces(tmp_path: Path):
         find_shards(tmp_path / "cats-{002..001}.tar")
 
 
+def test_a_member_is_read_like_a_file_of_its_own(tmp_path: Path):
+    data = np.random.default_rng(0).integers(0, 255, 5000, np.uint8).tobytes()
+    shard = write(tmp_path / "0.tar", {"0.png": png(), "a.png": data, "a.txt": "a", "b.png": png()})
+    member = next(m for m in list_shards(shard).members if m.size == len(data))
+    assert member.read() == data
+    with member.open() as ours, io.BytesIO(data) as theirs:
+        for offset, whence, count in (
+            (0, 0, 7),
+            (4990, 0, 99),
+            (-5, 2, 3),
+            (-4000, 1, 1000),
+            (0, 2, 1),
+        ):
+            assert ours.seek(offset, whence) == theirs.seek(offset, whence)
+            assert ours.read(count) == theirs.read(count)
+            assert ours.tell() == theirs.tell()
+        ours.seek(0)
+        assert ours.read() == data
+
+
 def test_damage_inside_a_picture_is_met_when_it_is_looked_at_or_drawn(tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)
     buffer = io.BytesIO()

@@ -66,7 +66,7 @@ def canvas_for(painter: "Painter", wanted: "Canvas | float | None") -> "Canvas":
     """What `read_size` gave as a canvas that the painter has; without a wish, its own square."""
     from bottega.pipelines import Canvas
 
-    if isinstance(wanted, float):
+    if isinstance(wanted, (int, float)):
         return painter.size_for(wanted)
     side = painter.stages[-1].size
     return Canvas(height=side, width=side) if wanted is None else wanted

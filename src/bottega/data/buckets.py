@@ -5,6 +5,7 @@ does not say what nearest means, nor what becomes of pictures longer than the lo
 the sides, and a picture that would be stretched too far is not used.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,20 +76,22 @@ class Buckets:
 
     def at(self, size: int) -> tuple[Bucket, ...]:
         """The buckets of a run whose square has ``size`` pixels along each side, wide ones first."""
-        scale = size / self.side
-        found = {
-            Bucket(*(self._rounded(side * scale) for side in _parsed(shape)))
-            for shape in self.shapes
-        }
-        return tuple(sorted(found, key=lambda bucket: (bucket.height / bucket.width, bucket)))
-
-    def _rounded(self, side: float) -> int:
-        return max(1, math.floor(side / self.multiple + 0.5)) * self.multiple
+        return _scaled(self, size)
 
     def place(self, size: int, height: int, width: int) -> Bucket | None:
         """The bucket of a picture of that shape; None when every one would stretch it too far."""
         found = min(self.at(size), key=lambda bucket: bucket.stretch(height, width))
         return found if found.stretch(height, width) <= self.max_stretch else None
+
+
+@functools.lru_cache(maxsize=64)
+def _scaled(buckets: Buckets, size: int) -> tuple[Bucket, ...]:
+    def scaled(side: int) -> int:
+        steps = math.floor(side * size / (buckets.side * buckets.multiple) + 0.5)
+        return max(1, steps) * buckets.multiple
+
+    found = {Bucket(*map(scaled, _parsed(shape))) for shape in buckets.shapes}
+    return tuple(sorted(found, key=lambda bucket: (bucket.height / bucket.width, bucket)))
 
 
 def find_bucket(name: str, buckets: Sequence[Bucket]) -> Bucket:

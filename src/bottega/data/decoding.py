@@ -3,7 +3,7 @@
 import warnings
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -46,7 +46,7 @@ def probe(file: Path | BufferedIOBase, check: Check, max_pixels: int = MAX_PIXEL
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(cast(Any, file), formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     return bomb
@@ -78,7 +78,7 @@ def decoded(file: Path | BufferedIOBase, near: Bucket | None = None) -> Any:
     """
     from PIL import Image, ImageOps
 
-    with Image.open(file, formats=FORMATS) as opened:
+    with Image.open(cast(Any, file), formats=FORMATS) as opened:
         if near is not None:
             longest = max(near)
             opened.draft("RGB", (2 * longest, 2 * longest))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from bottega.data.filters import Dropped, Filter
 from bottega.data.samples import Sample
@@ -167,12 +167,6 @@ def check_target(target: Path, per_shard: int | None = None) -> None:
         raise InputError(f"there is no folder {target.absolute().parent} to make {target.name} in")
     if per_shard is not None and per_shard < 1:
         raise InputError(f"a shard holds at least 1 picture, got {per_shard}")
-
-
-class _Writer(Protocol):
-    def add(self, key: str, sample: Sample) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class _Folder:

@@ -126,8 +126,9 @@ class Within:
 
     def _number(self, sample: Sample) -> float | None:
         value = sample.scores.get(self.name, sample.facts.get(self.name))
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return float(value) if is_number else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        return float(value)
 
 
 Score = Callable[[Sequence[Sample]], list[float]]

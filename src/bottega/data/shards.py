@@ -45,6 +45,42 @@ class Member(NamedTuple):
             file.seek(self.offset)
             return file.read(self.size)
 
+    def open(self) -> io.BufferedReader:
+        """Those bytes as a file, of which only what is asked for is read."""
+        return io.BufferedReader(_Window(self))
+
+
+class _Window(io.RawIOBase):
+    """A part of a shard as a file of its own."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        self._file = member.shard.open("rb", buffering=0)
+        self._first, self._size = member.offset, member.size
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._place))
+        self._file.seek(self._first + self._place)
+        count = self._file.readinto(memoryview(buffer)[:wanted])
+        self._place += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
 
 class ShardListing(NamedTuple):
     """Pictures with captions, not opened yet, where they lie, and what is neither."""
@@ -85,7 +121,8 @@ class ShardSource(StoredSource):
         found: list[tuple[FolderExample, Shape]] = []
         where: dict[str, Member] = {}
         for example, member in zip(listing.examples, listing.members, strict=True):
-            shape = probe(io.BytesIO(member.read()), check, max_pixels)
+            with member.open() as file:
+                shape = probe(file, check, max_pixels)
             if isinstance(shape, str):
                 rejected.append(Rejected(example.file, shape))
             else:
@@ -96,7 +133,7 @@ class ShardSource(StoredSource):
 
     def open(self, index: int) -> io.BufferedIOBase:
         """The bytes of picture ``index``."""
-        return io.BytesIO(self._members_of[index].read())
+        return self._members_of[index].open()
 
 
 def is_shards(place: Path | str) -> bool:
