@@ -200,15 +200,17 @@ def test_kept_latents_train_like_fresh_ones(tiny_folder, tiny_autoencoder, tmp_p
     assert [path.name for path in folder.iterdir()] == ["chunk-000000.safetensors"]
 
 
-def test_a_denoiser_of_latents_can_be_branched(tiny_folder, tiny_autoencoder, tmp_path):
-    config = toy_latent(tiny_folder, tiny_autoencoder)
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_denoiser_of_latents_can_be_branched(form, tiny_folder, tiny_autoencoder, tmp_path):
+    config = toy_latent(tiny_folder, tiny_autoencoder, plan=FORMS[form])
     trained(config, tmp_path / "root")
     child = begin_child(tmp_path / "root", "1/0")
     trained(child.config, child.run)
     code = run_command(["assemble", str(tmp_path / "root"), "-o", str(tmp_path / "model")])
     assert code == 0
     painter = load(tmp_path / "model", device="cpu")
-    assert len(painter.stages[0].denoiser.parts) == 2
+    (stage,) = painter.stages
+    assert len(stage.denoiser.parts) == 2 and stage.timestep_plan == FORMS[form]
     assert painter.paint("a dog", steps=2)[0].size == (SIDE, SIDE)
 
 

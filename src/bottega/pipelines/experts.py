@@ -11,7 +11,7 @@ from bottega.checkpoint.ensemble import (
     member_manifest,
     read_ensemble,
 )
-from bottega.diffusion import Denoiser
+from bottega.diffusion import Denoiser, TimestepDenoiser
 from bottega.ensemble import Expert, Mixture, Part, Residency, StoredDenoiser
 from bottega.errors import CheckpointError, ConfigError
 from bottega.pipelines.stored import (
@@ -19,6 +19,7 @@ from bottega.pipelines.stored import (
     build_expert,
     denoiser_config,
     load_denoiser,
+    load_timestep_denoiser,
 )
 
 
@@ -62,7 +63,7 @@ def ensemble_config(folder: Path | str) -> DenoiserConfig:
     return configs[first]
 
 
-def mixture_with(folder: Path | str, part: Part, denoiser: Denoiser) -> Mixture:
+def mixture_with(folder: Path | str, part: Part, denoiser: Denoiser | TimestepDenoiser) -> Mixture:
     """The ensemble as it would paint with ``denoiser`` for ``part``; parents stand in for children that are missing.
 
     The other expert denoisers are loaded to where ``denoiser`` is, in its precision.
@@ -73,10 +74,12 @@ def mixture_with(folder: Path | str, part: Part, denoiser: Denoiser) -> Mixture:
     guest = Member(part=name, folder=folder_for(name), digest="", images_seen=0)
     example = next(denoiser.parameters())
 
-    def loader(member: Member) -> Callable[[], Denoiser]:
-        def load() -> Denoiser:
-            member_manifest(folder, member)
-            loaded, _ = load_denoiser(folder / member.folder)
+    def loader(member: Member) -> Callable[[], Denoiser | TimestepDenoiser]:
+        def load() -> Denoiser | TimestepDenoiser:
+            place = folder / member.folder
+            config = denoiser_config(place, member_manifest(folder, member))
+            timed = config.timestep_plan is not None
+            loaded, _ = load_timestep_denoiser(place) if timed else load_denoiser(place)
             return loaded.to(device=example.device, dtype=example.dtype)
 
         return load
