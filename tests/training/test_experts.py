@@ -11,6 +11,7 @@ from bottega.condition import Condition
 from bottega.data import Batch
 from bottega.errors import ConfigError, InputError
 from bottega.models import UNet
+from bottega.models.edge_head import EdgeHeadConfig, EdgeSupervised
 from bottega.models.moe_config import GateNoise, SpaceMoEConfig, TimeMoEConfig
 from bottega.models.moe_gates import SpaceRoute
 from bottega.models.moe_load import CollapseWarning, load_of
@@ -18,6 +19,7 @@ from bottega.models.unet_config import ExpertTransformer
 from bottega.rundir import RunDir
 from bottega.training import EmaConfig, JournalHook, TrainConfig, fit
 from bottega.training.denoiser_objective import DenoiserObjective
+from bottega.training.edge_objective import EdgeObjective
 from bottega.training.experts import (
     ExpertsHook,
     ExpertsObjective,
@@ -100,6 +102,7 @@ def test_the_loss_is_the_other_objective_s_and_the_balance():
         )
         expected = alone.total + balance * both.metrics["space_balance"]
         torch.testing.assert_close(both.total, expected)
+        assert torch.equal(both.metrics["denoising_loss"], alone.total)
         assert torch.equal(both.per_image, alone.per_image)
 
 
@@ -212,3 +215,23 @@ def test_a_network_that_is_no_unet_is_refused():
 def test_a_table_of_nothing_is_refused():
     with pytest.raises(InputError, match="at least one"):
         load_table([])
+
+
+def test_edges_are_learned_beside_the_experts():
+    torch.manual_seed(0)
+    unet = UNet(tiny(PLAN))
+    for parameter in unet.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    supervised = EdgeSupervised(unet, EdgeHeadConfig(width=4))
+    objective = EdgeObjective(objective=ExpertsObjective(objective=DenoiserObjective()))
+    batch = replace(Words().batch(range(4)), edges=torch.zeros(4, 8, 8, dtype=torch.uint8))
+    loss = objective(supervised, batch, draw())
+    loss.total.backward()
+    assert loss.metrics["space_load"].shape == (4, 3)
+    assert loss.metrics["edge_loss"] > 0
+    for part in ("heads", ".gate.", ".cross_mix.query"):
+        gradients = [p.grad for name, p in supervised.named_parameters() if part in name]
+        assert any(g is not None and g.abs().sum() > 0 for g in gradients)
+    expected = loss.metrics["denoising_loss"] + loss.metrics["edge_loss"]
+    expected = expected + 0.01 * (loss.metrics["space_balance"] + loss.metrics["time_balance"])
+    torch.testing.assert_close(loss.total, expected)

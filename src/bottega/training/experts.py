@@ -76,8 +76,8 @@ class Explored(nn.Module):
 class ExpertsObjective:
     """Another objective's loss, and ``balance`` times that of uneven loads, averaged over layers of both kinds.
 
-    The metrics hold a table per kind, ``space_load`` and ``time_load``: how many choices fell on each expert (columns)
-    of each layer (rows).
+    The metrics hold the first objective's own ``denoising_loss``, and a table per kind, ``space_load`` and
+    ``time_load``: how many choices fell on each expert (columns) of each layer (rows).
 
     Source: RAPHAEL (arXiv:2305.18295) names no loss that evens out loads; ours is the Switch Transformer's, see
     `bottega.models.moe_load.balance_loss`.
@@ -104,7 +104,8 @@ class ExpertsObjective:
             uneven = balance_loss(routes)
             total = total + self.balance * uneven.to(total.dtype)
             metrics |= {f"{kind}_balance": uneven, f"{kind}_load": load_table(routes)}
-        return replace(found, total=total, metrics={**found.metrics, **metrics})
+        metrics = {"denoising_loss": found.total, **found.metrics, **metrics}
+        return replace(found, total=total, metrics=metrics)
 
 
 def load_table(routes: Sequence[Route]) -> Float[Tensor, "layers experts"]:
