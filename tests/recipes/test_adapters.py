@@ -15,7 +15,7 @@ from bottega.checkpoint import load_lora, load_manifest
 from bottega.checkpoint.controlnet import load_controlnet
 from bottega.checkpoint.ensemble import file_member
 from bottega.data.emoji_world import EmojiWorldConfig
-from bottega.diffusion import LogNormal
+from bottega.diffusion import LogNormal, TimestepPlan
 from bottega.errors import ConfigError
 from bottega.pipelines import (
     DenoiserConfig,
@@ -259,6 +259,20 @@ def test_a_task_that_does_not_fit_the_model_is_refused(tiny_folder, change, word
 def test_an_unknown_expert_denoiser_is_refused(experts):
     with pytest.raises(ConfigError, match="has no expert denoiser '2/1'"):
         adapted_stage(toy("controlnet", experts, parts=("2/1",)))
+
+
+def test_a_network_of_timesteps_is_trained_in_its_own_terms(tiny_folder, tmp_path):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    shutil.rmtree(folder / "base")
+    config = DenoiserConfig(network=tiny_network(), timestep_plan=TimestepPlan())
+    save_denoiser(folder / "base", tiny_unet(tiny_network(), 0).state_dict(), config)
+    before = read_manifest(folder)
+    assemble(folder, name="steps", stages=before.stages, encoders=before.encoders)
+    _, objective = build(toy("controlnet", folder))
+    assert objective.plan == TimestepPlan()
+    assert objective.condition_dropout is not None
+    train(toy("controlnet", folder), tmp_path / "edges")
+    load(folder, device="cpu", dtype="float32", controlnets=[tmp_path / "edges" / "export"])
 
 
 def test_a_stage_that_enlarges_can_be_trained_beside(tiny_folder):

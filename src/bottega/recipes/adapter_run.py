@@ -33,7 +33,7 @@ from bottega.training.edge_targets import EdgedSource
 _NUM_PICTURES = 16
 _STEPS = 16
 _SHOWN_PX = 128
-_PREVIEWS = 8
+_PREVIEWS = 4
 """How often a run shows what it has come to."""
 
 

@@ -52,12 +52,12 @@ def lora() -> RunConfig:
         size=32,
         task=LoraTask(),
         train=TrainConfig(
-            total_images=16_384,
+            total_images=4_096,
             batch_size=16,
             learning_rate=1e-3,
             schedule=Constant(),
-            warmup_images=512,
-            checkpoint_images=4_096,
+            warmup_images=256,
+            checkpoint_images=1_024,
             ema=EmaConfig(stds=(0.1,), every_images=64),
         ),
     )
