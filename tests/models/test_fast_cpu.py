@@ -5,15 +5,18 @@ import torch
 import torch.nn.functional as F
 from tiny_networks import awake, some_condition, some_noise, tiny
 
-from bottega.models import fast_cpu
+from bottega.models import fast_cpu, transformer
 from bottega.models.attention import attend
 from bottega.models.fast_cpu import (
     Convolution,
     Linear,
+    attend_by_head,
     attend_in_blocks,
+    attends_by_head,
     needs_no_gradient,
     product,
 )
+from bottega.models.transformer import Gated
 from bottega.models.unet_config import Transformer
 
 SHAPES = [(2, 3, 16, 16, 8), (1, 2, 40, 7, 4), (3, 1, 5, 33, 16)]
@@ -70,6 +73,64 @@ def test_a_picture_gets_the_same_alone_and_in_a_batch():
             one = slice(i, i + 1)
             assert torch.equal(together[one], attend(query[one], keys[one], values[one]))
             assert torch.equal(rows[one], product(x[one], weight, bias))
+
+
+@pytest.mark.parametrize("block", [2**20, 3000, 64], ids=lambda b: f"block of {b}")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shared", [False, True], ids=["own text", "one text for all"])
+def test_attention_head_by_head_is_attention(monkeypatch, shape, block, shared):
+    monkeypatch.setattr(fast_cpu, "FLOAT_BLOCK", block)
+    query, keys, values = heads(*shape, shared=shared)
+    whole = (query, *(part.expand(shape[0], -1, -1, -1) for part in (keys, values)))
+    expected = F.scaled_dot_product_attention(*whole)
+    with torch.inference_mode():
+        torch.testing.assert_close(attend_by_head(query, keys, values), expected)
+
+
+def test_wide_heads_over_large_pictures_go_head_by_head_and_no_others():
+    def chosen(*shape, **options):
+        return attends_by_head(*heads(*shape, **options))
+
+    with torch.inference_mode():
+        assert chosen(1, 2, 256, 300, 32)
+        assert not chosen(1, 2, 256, 300, 16)
+        assert not chosen(1, 2, 256, 77, 64)
+        assert not chosen(1, 2, 128, 300, 64)
+        assert not chosen(1, 2, 256, 300, 32, dtype=torch.bfloat16)
+        query, keys, values = heads(1, 2, 256, 300, 32)
+        assert not attends_by_head(query, keys, values, torch.ones(1, 1, 1, 300, dtype=torch.bool))
+        expected = F.scaled_dot_product_attention(query, keys, values)
+        torch.testing.assert_close(attend(query, keys, values), expected)
+    learning = heads(1, 2, 256, 300, 32)[2].requires_grad_()
+    assert not attends_by_head(*heads(1, 2, 256, 300, 32)[:2], learning)
+    attend(*heads(1, 2, 256, 300, 32)[:2], learning).sum().backward()
+    assert learning.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_feed_forward_in_blocks_is_the_same_for_every_row(monkeypatch, dtype):
+    torch.manual_seed(0)
+    layer = Gated(16, 4.0).to(dtype)
+    rows = drawn(3, 50, 16, dtype=dtype)
+    plain = layer(rows)
+    assert plain.requires_grad
+    monkeypatch.setattr(transformer, "WIDENED", 128 * 7)
+    with torch.inference_mode():
+        blocks = layer(rows)
+        alone = layer(rows[1:2])
+    near = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(blocks, plain.detach(), **near)
+    assert torch.equal(blocks[1:2], alone)
+
+
+def test_a_feed_forward_that_learns_is_not_cut(monkeypatch):
+    monkeypatch.setattr(transformer, "WIDENED", 1)
+    layer, rows = Gated(8, 4.0), drawn(1, 4, 8)
+    monkeypatch.setattr(layer, "_in_blocks", None)
+    layer(rows).sum().backward()
+    assert layer.up.weight.grad is not None
+    with torch.no_grad(), pytest.raises(TypeError):
+        layer(rows)
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])

@@ -15,7 +15,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bottega.models.attention_config import NumGroups
-from bottega.models.fast_cpu import Linear, attend_in_blocks, needs_no_gradient
+from bottega.models.fast_cpu import (
+    Linear,
+    attend_by_head,
+    attend_in_blocks,
+    attends_by_head,
+    needs_no_gradient,
+)
 from bottega.models.layers import Rows, group_norm, zeroed
 from bottega.models.moe_gates import SpaceRoute, TimeRoute
 
@@ -121,11 +127,13 @@ def attend(
     """softmax(Q K^T / sqrt(d)) V by whichever way is fastest here.
 
     On a CPU PyTorch's fused attention is up to three times slower in bf16 than the products written
-    out, forward and back (in float32 it is the faster one), so that it is used there in bf16 only
-    for gradients where the logits would take much memory.
+    out, forward and back, so that it is used there in bf16 only for gradients where the logits would
+    take much memory. In float32 it is the faster one, but for wide heads over large pictures.
     """
     if query.dtype == torch.bfloat16 and needs_no_gradient(query, keys, values):
         return attend_in_blocks(query, keys, values, mask)
+    if attends_by_head(query, keys, values, mask):
+        return attend_by_head(query, keys, values)
     is_small = query.shape[-2] * keys.shape[-2] <= LARGEST_WRITTEN_OUT
     if query.device.type != "cpu" or query.dtype == torch.float32 or not is_small:
         keys, values = _for_batch(keys, len(query)), _for_batch(values, len(query))

@@ -1,11 +1,12 @@
 """Transformer blocks inside a U-Net: self-attention, cross-attention, feed-forward, or experts in its place."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor, nn
 
 from bottega.models.attention import BlockRoutes, CrossMixer, Reading, SelfMixer
-from bottega.models.fast_cpu import Linear
+from bottega.models.fast_cpu import Linear, needs_no_gradient
 from bottega.models.layers import (
     Embedding,
     Features,
@@ -25,6 +26,9 @@ from bottega.models.unet_config import (
     Transformer,
 )
 
+WIDENED = 2**21
+"""Numbers that a gated feed-forward widens its rows to at once on a CPU: 8 MiB in float32."""
+
 
 class Gated(nn.Module):
     """Linear to twice the inner width, one half gated by the GELU of the other, linear back."""
@@ -37,8 +41,23 @@ class Gated(nn.Module):
 
     def forward(self, rows: Rows) -> Rows:
         """Transform every row by itself."""
+        if needs_no_gradient(rows, self.up.weight) and rows.shape[1] > (most := self._rows()):
+            return self._in_blocks(rows, most)
         value, gate = self.up(rows).chunk(2, dim=-1)
         return self.down(value * F.gelu(gate))
+
+    def _rows(self) -> int:
+        """How many rows are widened at once where nothing records what is done to them."""
+        return max(1, WIDENED // self.up.out_features)
+
+    def _in_blocks(self, rows: Rows, most: int) -> Rows:
+        """The same for some rows of one picture at a time, so that no large tensor is asked of the operating system."""
+        changed = torch.empty_like(rows)
+        for picture, into in zip(rows, changed, strict=True):
+            for some, place in zip(picture.split(most), into.split(most), strict=True):
+                value, gate = self.up(some).chunk(2, dim=-1)
+                place.copy_(self.down(F.gelu(gate).mul_(value)))
+        return changed
 
 
 class Plain(nn.Module):
