@@ -7,7 +7,14 @@ from torch import nn
 from torch.nn.utils import spectral_norm
 
 from bottega.errors import ConfigError, InputError
-from bottega.models.srgan import RRDBNet, RRDBNetConfig, SpectralConv, SrGan, UNetDiscriminator
+from bottega.models.srgan import (
+    RRDBNet,
+    RRDBNetConfig,
+    SpectralConv,
+    SrGan,
+    UNetDiscriminator,
+    repeat_pixels,
+)
 
 SMALL = RRDBNetConfig(width=4, num_blocks=1, grow=2)
 
@@ -78,6 +85,24 @@ def test_a_smaller_scale_folds_pixels_first(scale: int, size: int):
     if scale < 4:
         with pytest.raises(InputError, match="multiples of"):
             network(pictures(7, 8))
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_a_network_can_begin_by_repeating_pixels_and_learns_with_all_its_channels(scale: int):
+    network = RRDBNet(RRDBNetConfig(scale=scale, width=6, num_blocks=1, grow=2))
+    repeat_pixels(network)
+    images = pictures(8, 12)
+    made = network(images)
+    expected = F.interpolate(F.avg_pool2d(images, 4 // scale), scale_factor=4)
+    assert torch.allclose(made, expected, atol=1e-5)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
+    (network(images) - 0.1).square().sum().backward()
+    optimizer.step()  # the last convolution lets the others in
+    optimizer.zero_grad()
+    (network(images) - 0.1).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in network.parameters())
+    with pytest.raises(ConfigError, match="width of at least 3"):
+        repeat_pixels(RRDBNet(RRDBNetConfig(width=2, num_blocks=1, grow=2)))
 
 
 def test_the_network_sees_exactly_as_far_as_it_says():

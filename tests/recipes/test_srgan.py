@@ -30,13 +30,13 @@ def judge(tmp_path_factory) -> Path:
 def trained(judge, tmp_path_factory):
     """A finished run, to be read only."""
     run = tmp_path_factory.mktemp("runs") / "srgan"
-    return train(toy_enlarger(judge), run)
+    return train(toy_enlarger(judge, 24), run)
 
 
 def test_a_run_exports_its_averaged_generator_without_the_critic(trained):
     folder = trained.run.path / "export"
     manifest = load_manifest(folder)
-    assert (manifest.kind, manifest.images_seen) == ("enlarger", 16)
+    assert (manifest.kind, manifest.images_seen) == ("enlarger", 24)
     written = load_tensors(folder, "enlarger")
     averages = averaged_weights(find_checkpoint(trained.run), 0.1)
     assert any(name.startswith("discriminator.") for name in averages)
@@ -71,7 +71,7 @@ def test_a_preview_shows_three_pictures_a_row(trained):
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(judge, tmp_path, trained):
-    config = toy_enlarger(judge)
+    config = toy_enlarger(judge, 24)
     train(config, tmp_path / "run", hooks=[StopHook(images=8)])
     state = train(config, tmp_path / "run", resume=True)
     assert state.digest() == trained.digest()

@@ -107,6 +107,30 @@ class RRDBNet(nn.Module):
         return self.paint(self.features(images))
 
 
+@torch.no_grad()
+def repeat_pixels(network: RRDBNet) -> None:
+    """Set an untrained network's weights so that it begins by repeating pixels, and has only detail to learn.
+
+    Three channels carry the colours past the body; all others wait to be used by the last convolution.
+
+    Raises:
+        ConfigError: When the network has fewer than three channels.
+    """
+    config = network.config
+    if config.width < 3:
+        raise ConfigError(f"three colours need a width of at least 3, got {config.width}")
+    each = config.fold**2
+    carrying = (network.conv_first, network.conv_up1, network.conv_up2, network.conv_hr)
+    for conv in (*carrying, network.conv_body, network.conv_last):
+        conv.weight[:3] = 0
+        if conv.bias is not None:
+            conv.bias[:3] = 0
+    for colour in range(3):
+        network.conv_first.weight[colour, colour * each : (colour + 1) * each, 1, 1] = 1 / each
+        for conv in (*carrying[1:], network.conv_last):
+            conv.weight[colour, colour, 1, 1] = 1
+
+
 class _Dense(nn.Module):
     """Five convolutions, each of which sees what all before it made."""
 
@@ -248,4 +272,11 @@ def _doubled(x: Maps) -> Changed:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-__all__ = ["RRDBNet", "RRDBNetConfig", "SpectralConv", "SrGan", "UNetDiscriminator"]
+__all__ = [
+    "RRDBNet",
+    "RRDBNetConfig",
+    "SpectralConv",
+    "SrGan",
+    "UNetDiscriminator",
+    "repeat_pixels",
+]

@@ -11,7 +11,7 @@ from bottega.errors import CheckpointError
 from bottega.evaluation.features import FeatureMaps
 from bottega.evaluation.judge import KIND as JUDGE_KIND
 from bottega.evaluation.judge import Judge
-from bottega.models.srgan import RRDBNetConfig, SrGan
+from bottega.models.srgan import RRDBNetConfig, SrGan, repeat_pixels
 from bottega.pipelines import find_model, read_manifest, save_picture, sheet
 from bottega.pipelines.enlarging import ENLARGER, bicubic, load_generator
 from bottega.pipelines.output import to_pictures
@@ -74,7 +74,9 @@ def enlarger_parts(config: RunConfig, task: EnlargerTask) -> tuple[SrGan, Object
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         network = SrGan(task.network, task.discriminator_width)
-    if task.start_from is not None:
+    if task.start_from is None:
+        repeat_pixels(network.generator)
+    else:
         _begin_with(network, task)
     features: Features | None = None
     if task.weights.feature > 0:
