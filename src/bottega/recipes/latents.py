@@ -9,7 +9,7 @@ import torch
 
 from bottega.config import to_json
 from bottega.data import Source
-from bottega.errors import ConfigError
+from bottega.errors import ConfigError, InputError
 from bottega.pipelines.hub import locate
 from bottega.pipelines.latent import (
     Autoencoder,
@@ -26,11 +26,19 @@ _SAY_EVERY_S = 30.0
 def autoencoder_folder(latents: LatentSpace) -> Path:
     """Where the autoencoder lies that a run names.
 
+    The Hugging Face Hub is not asked for it, only its cache: a run that names a folder must not wait for a network.
+
     Raises:
-        CheckpointError: When there is none.
+        CheckpointError: When the folder or model holds none.
         InputError: For a name that is no folder and no model.
     """
-    return find_autoencoder(locate(latents.autoencoder))
+    try:
+        place = locate(latents.autoencoder, local_files_only=True)
+    except InputError as error:
+        raise InputError(
+            f"task.latents.autoencoder: {error}; train one with bottega train piccolo-autoencoder"
+        ) from None
+    return find_autoencoder(place)
 
 
 def open_space(task: DenoiserTask) -> Autoencoder | None:

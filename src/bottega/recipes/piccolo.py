@@ -207,7 +207,7 @@ def lab_latent() -> RunConfig:
             network=replace(base, patch=1, in_channels=4, out_channels=4),
             noise=LogNormal(mean=_NOISE.mean + math.log(2), std=_NOISE.std),
             precond=EDMPrecond(sigma_data=1.0),
-            latents=LatentSpace(autoencoder="runs/piccolo-autoencoder", factor=4),
+            latents=LatentSpace(autoencoder="runs/piccolo-autoencoder", factor=4, cached=True),
         ),
     )
 
