@@ -140,6 +140,48 @@ def test_routes_worked_out_beforehand_are_those_a_call_works_out_itself():
     assert not torch.equal(own, other)
 
 
+def asked_gates(network: UNet) -> list[int]:
+    """Every time that a gate of time experts is asked, by how many noise levels it is asked of."""
+    asked: list[int] = []
+    for block in network.expert_blocks:
+        block.time.gate.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    return asked
+
+
+def test_foreseen_noise_levels_give_the_same_and_ask_no_gate_again():
+    network = decided(tiny(PLAN))
+    x, _ = some_noise()
+    levels = torch.linspace(-1.5, 1.1, 24)
+    context = network.prepare(some_condition())
+    with torch.no_grad():
+        own = [network(x, level.expand(2), context) for level in levels]
+        asked = asked_gates(network)
+        foreseen = network.foresee(context, levels)
+        assert asked == [24] * 4
+        for level, expected in zip(levels, own, strict=True):
+            assert torch.equal(network(x, level.expand(2), foreseen), expected)
+        assert asked == [24] * 4
+
+
+def test_noise_levels_that_were_not_foreseen_are_asked_for():
+    network = decided(tiny(PLAN))
+    x, _ = some_noise()
+    context = network.prepare(some_condition())
+    foreseen = network.foresee(context, torch.tensor([-1.0, 0.5]))
+    asked = asked_gates(network)
+    with torch.no_grad():
+        for c_noise in (torch.tensor([0.7, 0.7]), torch.tensor([-1.0, 0.5])):
+            expected = network(x, c_noise, context)
+            assert torch.equal(network(x, c_noise, foreseen), expected)
+    assert asked == [2] * 16
+
+
+def test_a_network_without_time_experts_foresees_nothing():
+    network = decided(tiny(ARMS["space alone"]))
+    context = network.prepare(some_condition())
+    assert network.foresee(context, torch.ones(3)) is context
+
+
 def test_a_picture_is_the_same_alone_and_in_a_batch():
     network = decided(tiny(PLAN)).double()
     x, c_noise = some_noise(batch=3)

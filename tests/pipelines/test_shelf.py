@@ -88,6 +88,16 @@ def test_only_the_prompt_s_experts_are_ever_in_memory(folder: Path):
     assert resident == sum(len(block) for block in unet.resident) * each
 
 
+def test_a_walk_asks_every_gate_once(folder: Path):
+    painter = load(folder, device="cpu", dtype="float32")
+    asked: list[int] = []
+    for block in painter.stages[0].denoiser.network.expert_blocks:
+        for moe in (block.space, block.time):
+            moe.gate.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    painter.paint([PROMPT], steps=5)
+    assert sorted(asked) == [2, 2, 5, 5]  # prompt and silence by words, five steps by noise
+
+
 def test_a_context_can_be_called_after_others_were_prepared(folder: Path):
     shelved, _ = load_shelved(folder / "base")
     whole, _ = load_denoiser(folder / "base")

@@ -35,7 +35,8 @@ def expert_lines(config: "UNetConfig", size: int) -> Iterator[str]:
         ]
         yield (
             f"  level {size // place.divisor:>4} px    {place.width:>5} channels  "
-            f"{place.blocks} blocks ({', '.join(ways)}), each with {' and '.join(each) or 'none'}"
+            f"{place.blocks} block{'s' if place.blocks > 1 else ''} ({', '.join(ways)}), each with "
+            f"{' and '.join(each)}"
         )
     if census.idle_time > 0:
         yield (

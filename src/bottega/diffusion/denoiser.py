@@ -120,6 +120,11 @@ class Denoiser(nn.Module):
         prepare = cast(Callable[[Condition], Any], self.network.prepare)
         return prepare(condition)
 
+    def foresee(self, context: Any, sigmas: Sigmas) -> Any:
+        """The context for a walk over these noise levels, with what depends on them alone done at once."""
+        foresee = getattr(self.network, "foresee", None)
+        return context if foresee is None else foresee(context, self.precond(sigmas).noise)
+
     def forward(self, x: Images, sigma: Sigmas, context: Any = None) -> Images:
         """Denoise ``x``; keep ``sigma`` in float32 or wider even when the network runs in bfloat16."""
         wide = torch.promote_types(x.dtype, torch.float32)

@@ -64,6 +64,11 @@ class TimestepDenoiser(nn.Module):
         prepare = cast(Callable[[Condition], Any], self.network.prepare)
         return prepare(condition)
 
+    def foresee(self, context: Any, sigmas: Sigmas) -> Any:
+        """The context for a walk over these noise levels, with what depends on them alone done at once."""
+        foresee = getattr(self.network, "foresee", None)
+        return context if foresee is None else foresee(context, self.schedule.timestep(sigmas))
+
     def forward(self, x: Images, sigma: Sigmas, context: Any = None) -> Images:
         """Denoise ``x``; keep ``sigma`` in float32 or wider."""
         wide = torch.promote_types(x.dtype, torch.float32)

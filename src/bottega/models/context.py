@@ -12,8 +12,9 @@ from bottega.condition import Condition, Stream
 from bottega.errors import InputError
 from bottega.models.attention import AttendMask, KeysValues, LogitBias, RowBias, Segments
 from bottega.models.control import Control
+from bottega.models.foreseen import ForeseenTimes, TimeRoutes
 from bottega.models.layers import Changed, Embedding, Features
-from bottega.models.moe_gates import SpaceRoute, TimeRoute
+from bottega.models.moe_gates import SpaceRoute
 from bottega.models.pools import pool_for, pooled_vector
 from bottega.models.unet_config import PooledVector, StreamPlan, UNetConfig
 from bottega.shapes import Tokens
@@ -27,7 +28,8 @@ class Context:
     key 0 is the learned null token, where there is one. ``low_res`` has been through the first convolution already.
     ``controls`` add to what the way down hands to the way up, at every call. ``routes`` say which expert every token
     goes to, per block that has experts and None where these are chosen by noise alone. ``times`` say which expert a
-    noise level goes to, where that was worked out beforehand for the very noise levels of the call. ``spread`` is not
+    noise level goes to, where that was worked out beforehand for the very noise levels of the call; ``foreseen`` has
+    the same for all noise levels of a walk. ``spread`` is not
     read by a network, but by a denoiser that finds a learned variance in what the network gives.
     """
 
@@ -40,7 +42,8 @@ class Context:
     bias: LogitBias | None = None
     controls: tuple[Control, ...] = ()
     routes: tuple[SpaceRoute | None, ...] = ()
-    times: tuple[TimeRoute | None, ...] | None = None
+    times: TimeRoutes | None = None
+    foreseen: ForeseenTimes | None = None
     spread: Any = None
 
     def select(self, indices: Sequence[int] | Int[Tensor, "picked"]) -> "Context":
@@ -77,9 +80,15 @@ class Context:
         """The same context with one control more."""
         return replace(self, controls=(*self.controls, control))
 
-    def with_times(self, times: tuple[TimeRoute | None, ...]) -> "Context":
+    def with_times(self, times: TimeRoutes) -> "Context":
         """The same context for a call whose noise levels go to these experts."""
         return replace(self, times=times)
+
+    def times_at(self, c_noise: Float[Tensor, "levels"]) -> TimeRoutes | None:
+        """The experts that these noise levels go to, if that is known already."""
+        if self.times is not None or self.foreseen is None:
+            return self.times
+        return self.foreseen.at(c_noise)
 
 
 class StreamReader(nn.Module):

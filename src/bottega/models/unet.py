@@ -1,6 +1,7 @@
 """The one U-Net: built from a block plan, told its prompt once, called once per step."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from bottega.models.attention import AttentionMap, BlockRoutes, Reading, TextRea
 from bottega.models.blocks import ResidualBlock, attention, downsampler, upsampler
 from bottega.models.context import Context, ContextReader
 from bottega.models.control import Skips
+from bottega.models.foreseen import ForeseenTimes, TimeRoutes
 from bottega.models.layers import (
     Changed,
     Embedding,
@@ -27,7 +29,7 @@ from bottega.models.layers import (
     unfold_patches,
     zeroed,
 )
-from bottega.models.moe_gates import Exploring, SpaceRoute, TimeRoute
+from bottega.models.moe_gates import Exploring, SpaceRoute
 from bottega.models.transformer import ExpertBlock
 from bottega.models.unet_config import (
     AddSkips,
@@ -178,15 +180,19 @@ class UNet(nn.Module):
 
     def time_routes(
         self, c_noise: Float[Tensor, "batch"], exploring: Exploring | None = None
-    ) -> tuple[TimeRoute | None, ...]:
+    ) -> TimeRoutes:
         """The expert that each noise level goes to, per block that has experts; the prompt has no say in it."""
         if not self.expert_blocks:
             return ()
         return self._time_routes(self.embed_noise(c_noise), exploring)
 
-    def _time_routes(
-        self, embedding: Embedding, exploring: Exploring | None = None
-    ) -> tuple[TimeRoute | None, ...]:
+    def foresee(self, context: Context, c_noise: Float[Tensor, "levels"]) -> Context:
+        """The context for calls at these noise levels, whose experts are worked out at once, here."""
+        if all(block.time is None for block in self.expert_blocks):
+            return context
+        return replace(context, foreseen=ForeseenTimes.of(c_noise, self.time_routes(c_noise)))
+
+    def _time_routes(self, embedding: Embedding, exploring: Exploring | None = None) -> TimeRoutes:
         return tuple(block.time_route(embedding, exploring) for block in self.expert_blocks)
 
     def _enlarged(self, condition: Condition) -> Images | None:
@@ -253,7 +259,9 @@ class UNet(nn.Module):
                 f"{x.shape[2]} x {x.shape[3]}"
             )
         embedding = self.embed_noise(c_noise)
-        times = self._time_routes(embedding) if context.times is None else context.times
+        times = context.times_at(c_noise)
+        if times is None:
+            times = self._time_routes(embedding)
         reading = Reading(
             layers=context.layers,
             mask=context.mask,

@@ -15,9 +15,11 @@ from bottega.diffusion import (
     GRIDS,
     SPACINGS,
     Denoise,
+    Denoiser,
     DenoiserLike,
     Spread,
     Step,
+    TimestepDenoiser,
     TimestepPlan,
     augment_low_res,
     find_grid,
@@ -194,7 +196,8 @@ class Stage:
                 both = self._with_low_res(both, low_res, seeds, settings, device)
             phrases = PlacedPhrases(dict(enumerate(regions)), settings.region_weight, watch=watch)
             spread = self._spread(settings)
-            denoise = self._bind(both, len(seeds), settings, phrases, controls, spread)
+            levels = torch.tensor([s for s in sigmas if s > 0], device=device)
+            denoise = self._bind(both, len(seeds), settings, phrases, controls, spread, levels)
             x = noise()
             if start is None:
                 x = self.start(x, sigmas[0])
@@ -224,13 +227,15 @@ class Stage:
         phrases: PlacedPhrases,
         controls: Sequence[StageControl],
         spread: Spread | None,
+        levels: Sigmas,
     ) -> Denoise:
-        joint = self._told(both, phrases, controls, spread)
+        joint = self._told(both, phrases, controls, spread, levels)
         alone, scale = joint, 1.0
         if both.batch_size > num_images:
             scale = settings.guidance_scale
             if settings.guidance_interval is not None:
-                alone = self._told(_first(both, num_images), phrases, controls, spread)
+                first = _first(both, num_images)
+                alone = self._told(first, phrases, controls, spread, levels)
         denoise = guided_jointly(joint, alone, scale, settings.guidance_interval)
         if settings.thresholding is None:
             return denoise
@@ -248,9 +253,15 @@ class Stage:
         phrases: PlacedPhrases,
         controls: Sequence[StageControl],
         spread: Spread | None,
+        levels: Sigmas,
     ) -> Denoise:
-        """The denoiser with its condition bound; the bias of regions depends on sigma, and is bound at every call."""
+        """The denoiser with its condition bound; the bias of regions depends on sigma, and is bound at every call.
+
+        What depends on the noise ``levels`` of the walk alone is done at once, where the denoiser knows how.
+        """
         context = self.denoiser.prepare(condition)
+        if isinstance(self.denoiser, Denoiser | TimestepDenoiser):
+            context = self.denoiser.foresee(context, levels)
         for control in controls:
             context = control.onto(context, condition)
         if spread is not None:
