@@ -74,6 +74,21 @@ class Buckets:
         for shape in self.shapes:
             _parsed(shape)
 
+    def check_multiple(self, unit: int) -> None:
+        """Refuse sides that a network cannot halve as often as it does.
+
+        Args:
+            unit: What its pictures' sides must be multiples of.
+
+        Raises:
+            ConfigError: Saying what ``multiple`` must be.
+        """
+        if self.multiple % unit:
+            raise ConfigError(
+                f"buckets.multiple must be a multiple of {unit}, by which the network shrinks a picture, got "
+                f"{self.multiple}"
+            )
+
     def at(self, size: int) -> tuple[Bucket, ...]:
         """The buckets of a run whose square has ``size`` pixels along each side, wide ones first."""
         return _scaled(self, size)

@@ -187,11 +187,7 @@ class Stage:
         sigmas = self.sigmas(settings, 1.0 if start is None else start.strength)
 
         def walk() -> Iterator[Step]:
-            both = _joined(
-                _with_numbers(cond, self.numbers),
-                _with_numbers(uncond, self.numbers_apart),
-                settings,
-            )
+            both = self._both(cond, uncond, settings)
             if low_res is not None:
                 both = self._with_low_res(both, low_res, seeds, settings, device)
             phrases = PlacedPhrases(dict(enumerate(regions)), settings.region_weight, watch=watch)
@@ -207,6 +203,11 @@ class Stage:
             yield from find_sampler(settings.sampler)(denoise, x, sigmas, noise=noise, **told)
 
         return _without_gradients(walk())
+
+    def _both(self, cond: Condition, uncond: Condition, settings: StageSettings) -> Condition:
+        """Both halves of guidance, each with its numbers."""
+        told, apart = _with_numbers(cond, self.numbers), _with_numbers(uncond, self.numbers_apart)
+        return _joined(told, apart, settings)
 
     def _begun(
         self, start: Beginnings, eps: Images, sigma: float, denoise: Denoise

@@ -143,6 +143,8 @@ def imported_parts(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> 
     stages, encoders = Opener(folder=Path(task.model), residency=Residency()).cascade(manifest)
     stage = next(stage for stage in stages if stage.name == entry.name)
     assert stage.timestep_plan is not None  # every imported stage has them
+    if config.buckets is not None:
+        config.buckets.check_multiple(stage.multiple)
     objective = TimestepObjective(
         plan=stage.timestep_plan,
         encode=None if stage.space is None else stage.space.encode,

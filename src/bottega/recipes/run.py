@@ -348,11 +348,7 @@ class RunConfig:
         latents, unit = self.task.latents, self.task.network.downsampling
         if latents is not None:
             unit *= latents.factor
-        if buckets.multiple % unit:
-            raise ConfigError(
-                f"buckets.multiple must be a multiple of {unit}, by which the network shrinks a picture, got "
-                f"{buckets.multiple}"
-            )
+        buckets.check_multiple(unit)
 
     def _check_enlarging(self, task: EnlargerTask) -> None:
         """The critic halves pictures three times, and a scale of 1 or 2 folds small pixels into positions."""
