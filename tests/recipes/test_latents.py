@@ -110,6 +110,14 @@ def test_a_part_of_a_picture_is_painted_anew_and_the_rest_stays(talkative):
     assert not np.array_equal(right, pixels[:, SIDE // 2 :])
 
 
+def test_a_probe_shows_a_network_of_latents_what_it_knows(talkative, tmp_path, capsys):
+    arguments = ["--pictures", "2", "--sigmas", "1", "--maps", str(tmp_path / "maps.png")]
+    code = run_command(["probe", "attention", "--model", str(talkative), *arguments])
+    assert code == 0 and "sigma        1" in capsys.readouterr().out
+    with Image.open(tmp_path / "maps.png") as maps:
+        assert maps.width > SIDE
+
+
 def test_the_network_of_the_model_is_the_one_that_was_trained(painted):
     root, _ = painted
     exported = load_tensors(root / "run" / "export")

@@ -149,7 +149,7 @@ def attention(
     ]
     _draw(page, curves, "sigma", "share of attention", log_x=True)
     if maps is not None:
-        save_picture(text_maps(clean, seen), maps)
+        save_picture(text_maps(stage.pictures(clean), seen), maps)
 
 
 @app.command()

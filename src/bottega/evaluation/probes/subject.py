@@ -44,10 +44,12 @@ def prompt_pairs(painter: Painter, prompts: Sequence[Prompt]) -> list[PromptPair
 
 
 def unseen(painter: Painter, stage: Stage, start: int, count: int) -> tuple[Images, Condition]:
-    """Pictures of held-out scenes at the stage's size, and their captions as conditions."""
+    """Pictures of held-out scenes as the stage's denoiser sees them, and their captions as conditions."""
     source = WorldSource(EmojiWorld(EmojiWorldConfig(split="held_out")), stage.size)
     batch = source.batch(range(start, start + count))
-    return batch.clean().to(painter.device), told(painter, batch.captions)
+    pictures = batch.clean().to(painter.device)
+    clean = pictures if stage.space is None else stage.space.encode(pictures)
+    return clean, told(painter, batch.captions)
 
 
 def training_noise(painter: Painter, stage: Stage) -> tuple[Denoiser, LogNormal]:
