@@ -168,3 +168,26 @@ def test_without_its_heads_a_network_has_its_own_weights_by_its_own_names():
     assert bare.keys() == own.keys()
     assert all(torch.equal(bare[name], own[name]) for name in own)
     assert without_heads(own).keys() == own.keys()
+
+
+def test_blocks_that_are_computed_again_tell_of_their_maps_once_and_learn_the_same():
+    def learned(checkpointing):
+        network = supervised().train()
+        network.network.checkpointing = checkpointing
+        watching, said = watched(network, some_condition())
+        token = last_token(watching.context, "clip_text", 2)
+        drawn = network.draw(watching.maps, token, torch.tensor([0, 1]))
+        total = said.square().mean() + sum(logits.square().mean() for _, logits in drawn)
+        total.backward()
+        layers = [seen.layer for seen in watching.maps]
+        return layers, {
+            name: p.grad for name, p in network.named_parameters() if p.grad is not None
+        }
+
+    layers, plain = learned(checkpointing=False)
+    again, found = learned(checkpointing=True)
+    assert layers == again
+    assert len(set(layers)) == len(layers)
+    assert plain.keys() == found.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(found[name], gradient, msg=name)

@@ -22,6 +22,7 @@ _GAP = 8
 _LETTER = 13
 _LINE = 17
 _LABEL = 170
+_NARROWEST = 480  # what the longest title needs
 _DARK = 0.2  # what is left of the picture where nothing acts
 _MOST_LETTERS = 22
 
@@ -193,7 +194,7 @@ def _wrapped(text: str, letters: int) -> list[str]:
 
 
 def _blank(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw, Font]:
-    part = Image.new("RGB", (width, height), "white")
+    part = Image.new("RGB", (max(width, _NARROWEST), height), "white")
     return part, ImageDraw.Draw(part), ImageFont.load_default(size=_LETTER)
 
 

@@ -7,7 +7,6 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bottega.condition import Condition
 from bottega.errors import ConfigError, InputError
@@ -30,6 +29,7 @@ from bottega.models.layers import (
     zeroed,
 )
 from bottega.models.moe_gates import Exploring, SpaceRoute
+from bottega.models.recomputed import recomputed
 from bottega.models.transformer import ExpertBlock
 from bottega.models.unet_config import (
     AddSkips,
@@ -320,8 +320,8 @@ class UNet(nn.Module):
     def _run(
         self, stage: nn.Module, h: Features, embedding: Embedding, reading: Reading
     ) -> Changed:
-        if self.checkpointing and torch.is_grad_enabled() and reading.maps is None:
-            return checkpoint(stage, h, embedding, reading, use_reentrant=False)
+        if self.checkpointing and torch.is_grad_enabled():
+            return recomputed(stage, h, embedding, reading)
         return stage(h, embedding, reading)
 
 
