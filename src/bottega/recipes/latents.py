@@ -18,7 +18,7 @@ from bottega.pipelines.latent import (
     stored_space,
 )
 from bottega.recipes.run import DenoiserTask, FolderConfig, LatentSpace, RunConfig
-from bottega.training.latents import LatentCache, LatentSource
+from bottega.training.latents import LatentCache
 
 _SAY_EVERY_S = 30.0
 
@@ -66,7 +66,7 @@ def open_space(task: DenoiserTask) -> Autoencoder | None:
     return space
 
 
-def with_latents(
+def kept_latents(
     source: Source,
     config: RunConfig,
     task: DenoiserTask,
@@ -74,11 +74,11 @@ def with_latents(
     beside: Path,
     *,
     device: torch.device | str = "cpu",
-) -> Source:
-    """The source with its pictures' latents from a cache, which is filled first.
+) -> LatentCache:
+    """The latents of a run's pictures, all of them encoded and on the disk.
 
     Args:
-        source: Of the run's pictures.
+        source: Of the pictures.
         config: The run.
         task: What it learns.
         space: Its latents.
@@ -89,7 +89,7 @@ def with_latents(
     folder = beside / "latents" / cache_key(config, autoencoder_folder(task.latents))
     cache = LatentCache(folder, source, space.encode, device=device)
     cache.fill(_Encoding())
-    return LatentSource(source, cache)
+    return cache
 
 
 class _Encoding:
@@ -128,4 +128,4 @@ def _files(folder: Path) -> list[tuple[str, int, int]]:
     ]
 
 
-__all__ = ["autoencoder_folder", "cache_key", "open_space", "with_latents"]
+__all__ = ["autoencoder_folder", "cache_key", "kept_latents", "open_space"]

@@ -42,7 +42,7 @@ from bottega.recipes.encoders import average_to_ship, encoder_parts, export_enco
 from bottega.recipes.experts import expert_hooks, with_experts
 from bottega.recipes.export_imported import export_imported
 from bottega.recipes.finetune import imported_parts
-from bottega.recipes.latents import open_space, with_latents
+from bottega.recipes.latents import kept_latents, open_space
 from bottega.recipes.machine import curve_hooks, engine_here
 from bottega.recipes.preview import Preview
 from bottega.recipes.run import (
@@ -70,6 +70,7 @@ from bottega.training import (
 from bottega.training.denoiser_objective import picture_share
 from bottega.training.embedded import EmbeddedSource
 from bottega.training.export import export_ema
+from bottega.training.latents import LatentSource
 from bottega.training.progress import ProgressHook
 
 _JOURNAL_IMAGES = 4096
@@ -114,8 +115,8 @@ def train(
     ]
     if isinstance(config.task, DenoiserTask):
         encoders = load_encoders(config.task.encoders)
-        source = _embedded(source, config, config.task, encoders, run)
-        source = _encoded(source, config, config.task, run, engine)
+        embedded = _embedded(source, config, config.task, encoders, run)
+        source = _encoded(embedded, source, config, config.task, run, engine)
         every_hook = [*_watching(config, config.task, encoders, run), *every_hook]
     state = fit(
         network,
@@ -239,7 +240,12 @@ def _embedded(
 
 
 def _encoded(
-    source: Source, config: RunConfig, task: DenoiserTask, run: RunDir, engine: Engine
+    source: Source,
+    pictures: Source,
+    config: RunConfig,
+    task: DenoiserTask,
+    run: RunDir,
+    engine: Engine,
 ) -> Source:
     """The source with latents that are kept, where the run asks for that; one process encodes, the others wait."""
     space = open_space(task)
@@ -247,10 +253,10 @@ def _encoded(
         return source
     if engine.rank > 0:
         engine.wait()
-    kept = with_latents(source, config, task, space, run.path.parent, device=engine.device)
+    cache = kept_latents(pictures, config, task, space, run.path.parent, device=engine.device)
     if engine.rank == 0:
         engine.wait()
-    return kept
+    return LatentSource(source, cache)
 
 
 def load_encoders(place: str) -> Encoders:
