@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_runs import toy_base
+from tiny_latents import EPS, tiny_autoencoder, toy_latent
+from toy_runs import toy_base, toy_sr
 
 from bottega.checkpoint import load_module, load_tensors
 from bottega.cli.main import run as run_command
@@ -17,7 +18,7 @@ from bottega.models import UNet
 from bottega.models.edge_head import EdgeHeadConfig, EdgeSupervised
 from bottega.pipelines import open_picture
 from bottega.recipes.edges import look_at_run
-from bottega.recipes.raphael import raphael
+from bottega.recipes.raphael import BELOW_TIMESTEP_500, raphael
 from bottega.recipes.run import Branch, FolderConfig
 from bottega.recipes.train import build, load_encoders, train
 from bottega.rundir import RunDir
@@ -25,6 +26,8 @@ from bottega.training import Hook
 from bottega.training.edge_objective import EdgeObjective, EdgeSupervision
 from bottega.training.edge_targets import WorldEdges
 from bottega.training.export import averaged_weights, find_checkpoint
+
+__all__ = ["tiny_autoencoder"]
 
 EDGES = EdgeSupervision(head=EdgeHeadConfig(width=4), below_sigma=2.0)
 
@@ -109,6 +112,20 @@ def test_a_resumed_run_is_the_run_that_never_stopped(trained, tmp_path):
     )
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_denoiser_of_latents_learns_edges_of_its_pictures(
+    tiny_folder, tiny_autoencoder, tmp_path, cached
+):
+    config = toy_latent(tiny_folder, tiny_autoencoder, plan=EPS, cached=cached)
+    edges = dataclasses.replace(EDGES, below_sigma=BELOW_TIMESTEP_500)
+    folder = tmp_path / "latent"
+    state = train(with_edges(config, edges), folder)
+    assert isinstance(state.network, EdgeSupervised)
+    page = open_picture(folder / "previews" / "edges-images-000000016.png")
+    assert page.width > 400
+    load_module(UNet(config.task.network), folder / "export")
+
+
 def test_the_network_itself_begins_as_it_would_without_edges(tiny_folder):
     config = toy_base(tiny_folder)
     plain, _ = build(config)
@@ -128,8 +145,6 @@ def test_runs_that_cannot_learn_edges_are_refused(tiny_folder, trained):
     by_canny = dataclasses.replace(EDGES, targets=Canny())
     assert dataclasses.replace(with_edges(config, by_canny), data=folder).data == folder
     assert isinstance(EDGES.targets, WorldEdges)
-    from toy_runs import toy_sr
-
     with pytest.raises(ConfigError, match="learns no edges"):
         with_edges(toy_sr(tiny_folder))
 

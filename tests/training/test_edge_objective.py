@@ -11,10 +11,11 @@ from tiny_networks import awake, some_condition, tiny
 
 from bottega.data import Batch, Canny
 from bottega.data.emoji_world import EmojiWorld, WorldSource
-from bottega.diffusion import LogNormal
+from bottega.diffusion import LogNormal, TimestepPlan
 from bottega.errors import CheckpointError, ConfigError, DataError, InputError
 from bottega.models.edge_head import EdgeHeadConfig, EdgeSupervised
 from bottega.models.hed import HedNetwork
+from bottega.recipes.raphael import BELOW_TIMESTEP_500
 from bottega.seeding import generator
 from bottega.training import DenoiserObjective
 from bottega.training.edge_objective import (
@@ -25,6 +26,7 @@ from bottega.training.edge_objective import (
 )
 from bottega.training.edge_targets import EdgedSource, HedEdges, WorldEdges, load_hed
 from bottega.training.objective import Loss
+from bottega.training.timestep_objective import TimestepObjective
 
 QUIET, LOUD = LogNormal(mean=-4.0, std=0.1), LogNormal(mean=3.0, std=0.1)
 
@@ -78,6 +80,20 @@ def test_below_the_threshold_edges_teach_heads_and_attention():
     assert all(g.any() for name, g in found.items() if name.startswith("edge_heads."))
     query = next(name for name in without if "query.weight" in name)
     assert not torch.allclose(found[f"network.{query}"], without[query], rtol=1e-3)
+
+
+def test_a_network_of_timesteps_learns_edges_below_timestep_500_and_not_at_it():
+    plan = TimestepPlan(betas="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    network, given = supervised(), batch()
+    settings = EdgeSupervision(below_sigma=BELOW_TIMESTEP_500)
+    found = {}
+    for first, last in ((499, 500), (500, 501), (500, 1000)):
+        interval = (first / 1000, last / 1000)
+        inner = TimestepObjective(plan=plan, dropout=0.0, intervals=(interval,))
+        objective = EdgeObjective(objective=inner, settings=settings)
+        found[first, last] = objective(network, given, generator(0)).metrics["edge_loss"].item()
+    assert found[499, 500] > 0
+    assert found[500, 501] == found[500, 1000] == 0
 
 
 def test_the_threshold_itself_is_above():
@@ -232,6 +248,18 @@ def test_the_worlds_edges_are_its_exact_outlines():
         assert np.array_equal(found.edges[row].numpy() == 255, source.world[index].edges(32))
     assert torch.equal(found.images, source.batch([3, 9]).images)
     assert EdgedSource(source, WorldEdges()).num_examples is None
+
+
+def test_a_picture_that_is_no_square_has_its_own_edges():
+    example = EmojiWorld()[3]
+
+    class Wide(Plain):
+        def batch(self, indices):
+            blank = torch.zeros(1, 3, 24, 40, dtype=torch.uint8)
+            return Batch(images=blank, captions=("a",), indices=(3,), examples=(example,))
+
+    found = EdgedSource(Wide(), WorldEdges()).batch([3])
+    assert np.array_equal(found.edges[0].numpy() == 255, example.edges((24, 40)))
 
 
 class Plain:
