@@ -252,6 +252,15 @@ def test_nothing_at_all_can_be_inspected_too(tmp_path: Path):
     assert "0 pictures can be used" in str(found)
 
 
+def test_a_listed_file_with_another_ending_is_no_picture(folder: Path, tmp_path: Path):
+    place = tmp_path / "odd"
+    place.mkdir()
+    (place / "a.bin").write_bytes((folder / "00.png").read_bytes())
+    (place / "metadata.jsonl").write_text('{"file_name": "a.bin", "text": "a cat"}')
+    (found,) = read_samples(place)
+    assert found == ("a.bin", "not a picture, by its ending")
+
+
 def test_a_picture_that_vanished_is_named(folder: Path):
     first = next(one for one in read_samples(folder) if isinstance(one, Sample))
     (folder / first.name).unlink()

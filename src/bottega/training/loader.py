@@ -60,6 +60,8 @@ class BucketOrder:
     the same for any number of them. In an epoch every bucket gives the batches that its share of the pictures fills, in
     an order of its own; what does not fill a batch waits for the next epoch, so that no picture is left out, and all
     are seen equally often but for a batch.
+
+    Source: RAPHAEL (arXiv:2305.18295), section 4, which allots GPUs to buckets by their numbers of pictures instead.
     """
 
     def __init__(
