@@ -25,11 +25,11 @@ def pictures(tmp_path):
     return folder
 
 
-def trained(recipe: str, folder, model, pictures) -> None:
+def trained(recipe: str, folder, model, pictures, size: int = 16) -> None:
     settings = {
         "data": f'{{"kind": "FolderConfig", "path": "{pictures}", "caption": "{{name}}"}}',
         "task.model": model,
-        "size": 16,
+        "size": size,
         "train.total_images": 8,
         "train.batch_size": 4,
         "train.learning_rate": "1e-2",
@@ -79,6 +79,17 @@ def test_a_controlnet_beside_a_network_of_latents_reads_pictures_of_full_size(
     steered = painted(model, controlnets=[net], controls=[Guide(edges, 5.0)])
     assert np.array_equal(np.asarray(same), np.asarray(plain))
     assert not np.array_equal(np.asarray(steered), np.asarray(plain))
+
+
+def test_a_network_that_learned_its_variance_is_trained_beside_and_shown(
+    folders, pictures, tmp_path
+):
+    model = tmp_path / "if"
+    import_model(folders("if1"), model)
+    size = read_manifest(model).stages[0].size
+    trained("lora", tmp_path / "style", model, pictures, size)
+    assert list((tmp_path / "style" / "previews").glob("*.png"))
+    assert (tmp_path / "style" / "export" / "adapter_model.safetensors").exists()
 
 
 def test_a_stage_that_enlarges_at_timesteps_is_refused(folders, tmp_path, capsys):

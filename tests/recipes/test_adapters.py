@@ -275,11 +275,17 @@ def test_a_network_of_timesteps_is_trained_in_its_own_terms(tiny_folder, tmp_pat
     load(folder, device="cpu", dtype="float32", controlnets=[tmp_path / "edges" / "export"])
 
 
-def test_a_stage_that_enlarges_can_be_trained_beside(tiny_folder):
+def test_a_stage_that_enlarges_can_be_trained_beside(tiny_folder, tmp_path):
     config = dataclasses.replace(toy("controlnet", tiny_folder, stage="sr16"), size=16)
     network, objective = build(config)
     assert objective.low_res_size == 8
     assert network.config.low_res is not None
+    train(config, tmp_path / "edges")
+    assert list((tmp_path / "edges" / "previews").glob("*.png"))
+    painter = load(
+        tiny_folder, device="cpu", dtype="float32", controlnets=[tmp_path / "edges" / "export"]
+    )
+    assert painter.adapters.describe()[0].endswith("and steers sr16")
 
 
 def test_the_recipes_are_for_the_tasks_that_they_name():

@@ -4,7 +4,7 @@ Only what learns is a part of the module, so that checkpoints of a run hold noth
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,9 +22,10 @@ _DOT = "/"  # names of parameters may not hold dots
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AdaptedContext:
-    """The same condition as each of the networks has it."""
+    """The same condition as each of the networks has it; ``spread`` is as in `Context`."""
 
     contexts: tuple[Context, ...]
+    spread: Any = None
 
     @property
     def enlarged(self) -> Tensor | None:
@@ -33,7 +34,7 @@ class AdaptedContext:
 
     def with_spread(self, spread: Any) -> "AdaptedContext":
         """The same with where to keep what the networks say of a variance that they learned."""
-        return AdaptedContext(contexts=tuple(c.with_spread(spread) for c in self.contexts))
+        return replace(self, spread=spread)
 
 
 class Adapted(nn.Module):
