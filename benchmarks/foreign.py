@@ -1,16 +1,22 @@
 """Whole guided sampling loops on the same random weights: diffusers' pipeline loop against ours, alternating.
 
 A network of the asked shape is made by diffusers' own class, saved, and read by both. Each run takes ``--steps`` steps
-of DDIM from the same noise with guidance on the same embeddings, through the own loop of `StableDiffusionPipeline` or
-`IFPipeline` on their side and a stage's on ours; autoencoder and text encoder are left out of both. The results are
-compared before anything is timed. Peak memory is that of a process of its own for each side (``--memory``).
+of DDIM, or for IF of DDPM, from the same noise with guidance on the same embeddings, through the own loop of
+`StableDiffusionPipeline` or `IFPipeline` on their side and a stage's on ours; autoencoder and text encoder are left out
+of both. The results are compared before anything is timed. Theirs runs in whichever memory layout is the faster one for
+it, unless ``--layout`` says. With ``--compile`` both networks are compiled, on a CPU with their weights frozen. Peak
+memory is that of a process of its own for each side. The share of the matrix rate counts each side's own operations, on
+the meta device, against a product of two large matrices in the same precision, measured beside the runs.
 
-    python benchmarks/foreign.py --shape sd-142m --dtype fp32 --rounds 5
+    python benchmarks/foreign.py --shape sd-142m --dtype fp32 --rounds 5 --memory
     python benchmarks/foreign.py --shape if-144m --dtype bf16 --compile
+    python benchmarks/foreign.py --suite --minutes 8
+
+The suite races the two networks of 150M in both precisions, with memory, then whatever of the compiled networks and of
+Stable Diffusion's full size there is still time for, and prints one table.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,68 +24,54 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from foreign_shapes import SHAPES, TOKENS, inputs, make
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from bottega.checkpoint.foreign import load_foreign_unet
 from bottega.condition import Condition, Stream
 from bottega.diffusion import TimestepPlan
+from bottega.models import UNet
 from bottega.pipelines import Stage, StageSettings
 from bottega.pipelines.space import Space
 
 GUIDANCE = 7.5
-TOKENS = 77
+BETAS: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SD = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "layers_per_block": 2,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "attention_head_dim": 8,
-}
-IF = {
-    "in_channels": 3,
-    "out_channels": 6,
-    "down_block_types": ("ResnetDownsampleBlock2D",) + ("SimpleCrossAttnDownBlock2D",) * 3,
-    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-    "up_block_types": ("SimpleCrossAttnUpBlock2D",) * 3 + ("ResnetUpsampleBlock2D",),
-    "addition_embed_type": "text",
-    "cross_attention_norm": "group_norm",
-    "resnet_time_scale_shift": "scale_shift",
-    "act_fn": "gelu",
-}
-SHAPES: dict[str, dict[str, Any]] = {
-    "sd-tiny": SD
-    | {"sample_size": 16, "block_out_channels": (32, 32, 64, 64), "cross_attention_dim": 32},
-    "sd-142m": SD
-    | {"sample_size": 64, "block_out_channels": (128, 256, 512, 512), "cross_attention_dim": 768},
-    "sd15": SD
-    | {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
-    "if-tiny": IF
-    | {
-        "sample_size": 16,
-        "block_out_channels": (32, 32, 64, 64),
-        "layers_per_block": 1,
-        "attention_head_dim": 16,
-        "cross_attention_dim": 32,
-        "encoder_hid_dim": 32,
-        "addition_embed_type_num_heads": 2,
-    },
-    "if-144m": IF
-    | {
-        "sample_size": 64,
-        "block_out_channels": (128, 256, 384, 512),
-        "layers_per_block": 2,
-        "attention_head_dim": 64,
-        "cross_attention_dim": 512,
-        "encoder_hid_dim": 1024,
-        "addition_embed_type_num_heads": 64,
-    },
-}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contest: seconds of a run of theirs and of ours, in turns, and what it takes to judge them."""
+
+    name: str
+    theirs: list[float]
+    ours: list[float]
+    shares: tuple[float, float]
+    gap: float
+    peaks: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        pairs = [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        ratio = f"{statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})"
+        seconds = f"{statistics.median(self.ours):.2f} / {statistics.median(self.theirs):.2f} s"
+        shares = " / ".join(f"{share:.0%}" for share in self.shares)
+        peaks = "-" if self.peaks is None else " / ".join(f"{peak:,.0f}" for peak in self.peaks)
+        return f"| {self.name} | {ratio} | {seconds} | {shares} | {peaks} | {self.gap:.0e} |"
+
+
+HEAD = """| network, all figures ours / theirs | time | a run | matrix rate | peak MiB | differ by |
+|---|---|---|---|---|---|"""
 
 
 class Latents:
@@ -103,34 +95,12 @@ class Latents:
         return latents
 
 
-def make(shape: str, folder: Path) -> None:
-    """Save a random network of that shape."""
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(**SHAPES[shape])
-    for parameter in unet.parameters():
-        if parameter.ndim > 1 and not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
-    unet.save_pretrained(folder)
-
-
-def inputs(shape: str, images: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The first noise, and what guidance is told with and without a prompt."""
-    settings = SHAPES[shape]
-    width = settings.get("encoder_hid_dim", settings["cross_attention_dim"])
-    generator = torch.Generator().manual_seed(1)
-    side, channels = settings["sample_size"], settings["in_channels"]
-    noise = torch.randn(images, channels, side, side, generator=generator)
-    texts = torch.randn(2, images, TOKENS, width, generator=generator)
-    return noise.to(device), texts[0].to(device), texts[1].to(device)
-
-
 def their_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
     """The pipeline's own call, in the memory layout that is faster for its modules."""
     from diffusers import (
         AutoencoderKL,
         DDIMScheduler,
+        DDPMScheduler,
         IFPipeline,
         StableDiffusionPipeline,
         UNet2DConditionModel,
@@ -138,16 +108,9 @@ def their_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
 
     dtype = DTYPES[args.dtype]
     unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=dtype).eval().to(args.device)
-    unet.to(memory_format=torch.channels_last)
+    arrange(unet, args)
     if args.compile:
-        unet.compile()
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        steps_offset=1,
-    )
+        compiled(unet, args.device)
     nothing: dict[str, Any] = {
         "tokenizer": None,
         "text_encoder": None,
@@ -165,17 +128,24 @@ def their_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
     if args.shape.startswith("sd"):
         # One block, so that a latent is as wide as a picture; it is never called.
         vae = AutoencoderKL(latent_channels=4, block_out_channels=(32,))
+        scheduler = DDIMScheduler(**BETAS, clip_sample=False, steps_offset=1)
         pipeline: Any = StableDiffusionPipeline(vae=vae, unet=unet, scheduler=scheduler, **nothing)
         side = SHAPES[args.shape]["sample_size"]
         asked |= {"latents": noise.to(dtype), "output_type": "latent", "height": 8 * side}
         asked |= {"width": 8 * side}
         pipeline.vae_scale_factor = 8
     else:
-        pipeline = IFPipeline(unet=unet, scheduler=scheduler, watermarker=None, **nothing)
+        learned = DDPMScheduler(**BETAS, clip_sample=False, variance_type="learned_range")
+        pipeline = IFPipeline(unet=unet, scheduler=learned, watermarker=None, **nothing)
         pipeline.prepare_intermediate_images = lambda *_: noise.to(dtype)
         asked |= {"output_type": "pt"}
     pipeline.set_progress_bar_config(disable=True)
-    return lambda: pipeline(**asked).images
+
+    def run() -> Tensor:
+        with patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: noise):
+            return pipeline(**asked).images
+
+    return run
 
 
 def our_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
@@ -183,10 +153,17 @@ def our_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
     unet, info = load_foreign_unet(folder, dtype=DTYPES[args.dtype])
     unet.to(args.device)
     if args.compile:
-        unet.compile()
-    plan = TimestepPlan(betas="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1)
+        compiled(unet.requires_grad_(False), args.device)
     settings = SHAPES[args.shape]
-    space: Space | None = Latents(4) if settings["in_channels"] == 4 else None
+    is_latent = settings["in_channels"] == 4
+    plan = TimestepPlan(
+        betas="scaled_linear",
+        beta_start=BETAS["beta_start"],
+        beta_end=BETAS["beta_end"],
+        steps_offset=int(is_latent),
+        learned_variance=not is_latent,
+    )
+    space: Space | None = Latents(4) if is_latent else None
     stage = Stage(
         name="base",
         denoiser=plan.denoiser(unet),
@@ -196,7 +173,7 @@ def our_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
     )
     sampled = StageSettings(
         steps=args.steps,
-        sampler="ddim",
+        sampler="ddim" if is_latent else "ddpm",
         grid="leading",
         guidance_scale=GUIDANCE,
         thresholding=None,
@@ -206,8 +183,6 @@ def our_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
     told = [Condition(streams={info.stream: Stream(tokens=t, mask=mask)}) for t in (cond, uncond)]
 
     def run() -> Tensor:
-        from unittest.mock import patch
-
         with patch("bottega.pipelines.stage.ImageNoise", lambda *_, **__: lambda: noise):
             *_, last = stage.paint(
                 *told, list(range(args.images)), sampled, device=torch.device(args.device)
@@ -220,55 +195,153 @@ def our_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
 LOOPS = {"theirs": their_loop, "ours": our_loop}
 
 
-def timed(loop: Callable[[], Tensor], device: str) -> float:
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+def arrange(unet: Any, args: argparse.Namespace) -> None:
+    """Lay their weights out as asked, or as one call is the faster."""
+    chosen = args.layout
+    if chosen == "faster":
+        noise, cond, _ = inputs(args.shape, 2 * args.images, args.device)
+        x, tokens = noise.to(unet.dtype), cond.to(unet.dtype)
+        seconds: dict[str, float] = {}
+        for name in ("contiguous", "channels_last", "contiguous"):  # the first only warms up
+            unet.to(memory_format=LAYOUTS[name])
+            seconds[name] = timed(lambda: unet(x, 500, encoder_hidden_states=tokens), args.device)
+        chosen = min(seconds, key=lambda name: seconds[name])
+    unet.to(memory_format=LAYOUTS[chosen])
+
+
+def compiled(unet: Any, device: str) -> None:
+    """Compile a network; on a CPU its weights become constants, laid out for the kernels once."""
+    import torch._inductor.config as inductor
+
+    inductor.freezing = device == "cpu"
+    unet.compile()
+
+
+def timed(loop: Callable[[], Any], device: str) -> float:
     start = time.perf_counter()
-    loop()
+    with torch.no_grad():  # freezing asks for it
+        loop()
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def race(args: argparse.Namespace, folder: Path) -> None:
+def operations(args: argparse.Namespace, folder: Path) -> tuple[int, int]:
+    """What a run of theirs and of ours takes, counted on the meta device, where no fused kernel hides anything."""
+    from diffusers import UNet2DConditionModel
+
+    from bottega.checkpoint.foreign import plan_of
+    from bottega.checkpoint.foreign_files import read_config
+
+    config = read_config(folder / "config.json")
+    noise, cond, uncond = inputs(args.shape, args.images, "cpu")
+    with torch.device("meta"), torch.inference_mode():
+        theirs, ours = UNet2DConditionModel(**SHAPES[args.shape]), UNet(plan_of(config))
+        x, level = torch.empty_like(torch.cat([noise, noise]), device="meta"), torch.ones(1)
+        tokens = torch.empty_like(torch.cat([cond, uncond]), device="meta")
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+        stream = {ours.config.streams[0].name: Stream(tokens=tokens, mask=mask)}
+        context = ours.prepare(Condition(streams=stream))
+        return (
+            args.steps * count(lambda: theirs(x, level, encoder_hidden_states=tokens)),
+            args.steps * count(lambda: ours(x, level.expand(len(x)), context))
+            + count(lambda: ours.prepare(Condition(streams=stream))),
+        )
+
+
+def count(call: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def race(args: argparse.Namespace, folder: Path) -> Row:
     """Compare once, then time in turns."""
+    peaks = peak(args, folder) if args.memory else None
     loops = {name: make_loop(args, folder) for name, make_loop in LOOPS.items()}
-    theirs, ours = loops["theirs"]().float(), loops["ours"]().float()
+    with torch.no_grad():
+        theirs, ours = loops["theirs"]().float(), loops["ours"]().float()
     gap = float((theirs - ours).abs().max() / theirs.abs().max())
     allowed = {"fp32": 1e-2, "bf16": 0.5}[args.dtype]  # a random network magnifies roundings
     if not gap < allowed:
         raise SystemExit(f"the two disagree by {gap:.1e}, so their times mean nothing")
-    print(
-        f"{args.shape}, {args.dtype}, {args.images} pictures, {args.steps} steps: differ {gap:.1e}"
-    )
     times: dict[str, list[float]] = {name: [] for name in loops}
+    n = 8192 if args.device == "cuda" else 2048
+    a = torch.randn(n, n, device=args.device, dtype=DTYPES[args.dtype])
+    products = [timed(lambda: a @ a, args.device)]
     for turn in range(args.rounds):
         for name in sorted(loops, reverse=bool(turn % 2)):
             times[name].append(timed(loops[name], args.device))
-    for name, seconds in times.items():
-        print(
-            f"  {name:7} {statistics.median(seconds):8.3f} s, {min(seconds):.3f} to {max(seconds):.3f}"
-        )
-    pairs = [ours / theirs for ours, theirs in zip(times["ours"], times["theirs"], strict=True)]
-    print(f"  ratio   {statistics.median(pairs):8.3f}, {min(pairs):.3f} to {max(pairs):.3f}")
+        products.append(timed(lambda: a @ a, args.device))
+    rate = 2 * n**3 / min(products)
+    their_work, our_work = operations(args, folder)
+    shares = (
+        our_work / statistics.median(times["ours"]) / rate,
+        their_work / statistics.median(times["theirs"]) / rate,
+    )
+    how = ", compiled" if args.compile else ""
+    name = f"{args.shape} {args.dtype}{how}, {args.steps} steps"
+    return Row(name, times["theirs"], times["ours"], shares, gap, peaks)
 
 
-def peak(args: argparse.Namespace, folder: Path) -> None:
-    """Each side's largest memory, in a process of its own."""
-    for name in LOOPS:
+def peak(args: argparse.Namespace, folder: Path) -> tuple[float, float]:
+    """Our and their largest memory in MiB, each in a process of its own."""
+    found: list[float] = []
+    for name in ("ours", "theirs"):
         command = [sys.executable, __file__, "--alone", name, "--folder", str(folder)]
         command += ["--shape", args.shape, "--dtype", args.dtype, "--device", args.device]
-        command += ["--images", str(args.images), "--steps", "2"]
+        command += ["--images", str(args.images), "--steps", "2", "--layout", "channels_last"]
         command += ["--compile"] if args.compile else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        print(f"  {name:7} {float(done.stdout.split()[-1]):8.0f} MiB at most")
+        found.append(float(done.stdout.split()[-1]))
+    return found[0], found[1]
 
 
 def alone(args: argparse.Namespace) -> None:
     """One side, for its memory."""
-    LOOPS[args.alone](args, Path(args.folder))()
+    with torch.no_grad():
+        LOOPS[args.alone](args, Path(args.folder))()
     if args.device == "cuda":
         print(torch.cuda.max_memory_allocated() / 2**20)
-    else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+        return
+    # Not getrusage, which remembers the process that started this one.
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (largest,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    print(int(largest) / 2**10)
+
+
+SUITE: tuple[tuple[dict[str, Any], float], ...] = (
+    ({"shape": "sd-142m", "dtype": "bf16", "steps": 4, "memory": True}, 0.0),
+    ({"shape": "sd-142m", "dtype": "fp32", "steps": 4, "memory": True}, 0.0),
+    ({"shape": "if-144m", "dtype": "bf16", "steps": 8, "memory": True}, 0.0),
+    ({"shape": "if-144m", "dtype": "fp32", "steps": 8, "memory": True}, 0.0),
+    ({"shape": "if-144m", "dtype": "fp32", "steps": 8, "compile": True}, 3.0),
+    ({"shape": "sd15", "dtype": "bf16", "steps": 1, "rounds": 5}, 3.0),
+    ({"shape": "sd15", "dtype": "fp32", "steps": 1, "rounds": 5}, 4.0),
+    ({"shape": "sd-142m", "dtype": "fp32", "steps": 4, "compile": True}, 4.0),
+    ({"shape": "sd-142m", "dtype": "bf16", "steps": 4, "compile": True}, 4.0),
+    ({"shape": "if-144m", "dtype": "bf16", "steps": 8, "compile": True}, 4.0),
+)
+"""What a suite races, in this order, each only where so many minutes are left."""
+
+
+def suite(args: argparse.Namespace) -> None:
+    """One row after the other, as long as there is time."""
+    end = time.monotonic() + 60 * args.minutes
+    print(HEAD, flush=True)
+    for changes, minutes in SUITE:
+        if minutes > 0 and time.monotonic() + 60 * minutes > end:
+            continue
+        contest = argparse.Namespace(**{**vars(args), **changes})
+        if args.tiny:
+            contest.shape = f"{contest.shape[:2]}-tiny"
+            contest.steps, contest.memory = 1, contest.memory and contest.dtype == "fp32"
+        with tempfile.TemporaryDirectory() as place:
+            make(contest.shape, Path(place))
+            print(race(contest, Path(place)), flush=True)
 
 
 def main() -> None:
@@ -276,11 +349,15 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="sd-142m")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--layout", choices=[*LAYOUTS, "faster"], default="faster")
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="compile both networks")
     parser.add_argument("--memory", action="store_true", help="measure peaks, too")
+    parser.add_argument("--suite", action="store_true", help="several contests, one table")
+    parser.add_argument("--minutes", type=float, default=8.0, help="that the suite may take")
+    parser.add_argument("--tiny", action="store_true", help="a suite of tiny networks, for a test")
     parser.add_argument("--alone", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -288,11 +365,12 @@ def main() -> None:
     if args.alone:
         alone(args)
         return
+    if args.suite:
+        suite(args)
+        return
     with tempfile.TemporaryDirectory() as place:
         make(args.shape, Path(place))
-        race(args, Path(place))
-        if args.memory:
-            peak(args, Path(place))
+        print(f"{HEAD}\n{race(args, Path(place))}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""One call of every family of diffusers U-Nets that we read, theirs against ours: the largest relative difference.
+"""Every family of models that we read, theirs against ours: the largest relative difference, as two tables.
 
-Each network is tiny and random, made by diffusers' own class with the settings of the published one (its keys and
-kinds; widths are scaled down), saved by it, and read by us. The difference is max |ours - theirs| / max |theirs|.
+The first is of one network call. Each network is tiny and random, made by diffusers' own class with the settings of
+the published one (its keys and kinds; widths are scaled down), saved by it, and read by us. The second is of whole
+sampling runs, encoders, autoencoders and the way back, as the tests in ``tests/foreign`` compare them; they are run,
+and what they found is printed. The difference is max |ours - theirs| / max |theirs|, in float32.
 """
 
 import argparse
@@ -237,10 +239,51 @@ def rows(shapes: tuple[tuple[int, int, int], ...] = SHAPES) -> Iterator[Row]:
                 yield Row(family, shape, masked, found)
 
 
+class Found:
+    """What the tests found, in their order: what was compared, how far apart it was, and how far it may be."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, float, float]] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Called by pytest after every phase of every test."""
+        if report.when == "call":
+            self.rows += [row for name, row in report.user_properties if name == "parity"]
+
+
+def run_table() -> list[tuple[str, float, float]]:
+    """Everything that the tests compare with diffusers and transformers.
+
+    Raises:
+        SystemExit: When one of them fails.
+    """
+    import pytest
+
+    tests = Path(__file__).parents[1] / "tests" / "foreign"
+    files = ["painting", "cascades", "parts"]
+    paths = [str(tests / f"test_foreign_{name}.py") for name in files]
+    found = Found()
+    code = pytest.main(["-q", *paths, str(tests / "test_import_and_export.py")], plugins=[found])
+    if code != 0:
+        raise SystemExit("a test fails, so the table means nothing")
+    return found.rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only the smallest shape")
+    parser.add_argument("--calls-only", action="store_true", help="only the first table")
     options = parser.parse_args()
+    found = [] if options.calls_only else run_table()
+    print_calls(options)
+    if found:
+        print("\n| what | largest relative difference | allowed |")
+        print("|---|---|---|")
+        for what, apart, within in found:
+            print(f"| {what} | {apart:.1e} | {within:.0e} |")
+
+
+def print_calls(options: argparse.Namespace) -> None:
     print("| family | batch x height x width | text mask | largest relative difference |")
     print("|---|---|---|---|")
     for row in rows(SHAPES[:1] if options.quick else SHAPES):

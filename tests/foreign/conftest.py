@@ -27,6 +27,18 @@ class Folders:
         return folder
 
 
+@pytest.fixture
+def parity(record_property):
+    """Asserts that two agree, and keeps by how much, which ``benchmarks/foreign_parity.py`` makes a table of."""
+
+    def agree(what, found, expected, within=1e-4):
+        apart = float((found - expected).abs().max() / expected.abs().max())
+        record_property("parity", (what, apart, within))
+        assert apart < within, f"{what}: {apart:.1e}"
+
+    return agree
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory) -> Folders:
     return Folders(tmp_path_factory.mktemp("diffusers"))

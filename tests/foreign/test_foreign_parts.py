@@ -21,7 +21,7 @@ def pictures():
     return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_latents_are_encoded_and_decoded_as_diffusers_does(folders, pictures):
+def test_latents_are_encoded_and_decoded_as_diffusers_does(folders, pictures, parity):
     from diffusers import AutoencoderKL
 
     folder = folders("sd") / "vae"
@@ -31,8 +31,8 @@ def test_latents_are_encoded_and_decoded_as_diffusers_does(folders, pictures):
     with torch.no_grad():
         latents = theirs.encode(pictures).latent_dist.mean * theirs.config.scaling_factor
         back = theirs.decode(latents / theirs.config.scaling_factor).sample
-    assert torch.equal(space.encode(pictures), latents)
-    assert torch.equal(space.decode(latents), back)
+    parity("AutoencoderKL, encoded", space.encode(pictures), latents, 1e-9)
+    parity("AutoencoderKL, decoded", space.decode(latents), back, 1e-9)
     assert space.preview(latents).shape == (2, 3, 8, 8)
 
 
@@ -102,7 +102,7 @@ def parts(folder, *endings, classes):
     ]
 
 
-def test_stable_diffusion_hears_what_its_pipeline_hears(folders):
+def test_stable_diffusion_hears_what_its_pipeline_hears(folders, parity):
     from diffusers import StableDiffusionPipeline
 
     folder = folders("sd")
@@ -110,13 +110,13 @@ def test_stable_diffusion_hears_what_its_pipeline_hears(folders):
     encoder = ForeignTextEncoder("clip_text", parts(folder, "", classes=["CLIPTextModel"]))
     encoded = encoder.encode(PROMPTS, rows=3)
     expected, _ = pipeline.encode_prompt(PROMPTS, "cpu", 1, False)
-    assert torch.allclose(encoded.stream.tokens, expected, atol=1e-6)
+    parity("CLIPTextModel (SD)", encoded.stream.tokens, expected, 1e-5)
     assert bool(encoded.stream.mask.all())
     assert encoded.stream.pooled is None
     assert encoded.truncated[0] == 0 and encoded.truncated[2] > 0
 
 
-def test_sdxl_hears_both_encoders_and_zeros_for_an_empty_text(folders):
+def test_sdxl_hears_both_encoders_and_zeros_for_an_empty_text(folders, parity):
     from diffusers import StableDiffusionXLPipeline
 
     folder = folders("sdxl")
@@ -129,13 +129,13 @@ def test_sdxl_hears_both_encoders_and_zeros_for_an_empty_text(folders):
     )
     said = encoder.encode(["a dog on the right", ""]).stream
     tokens, zeros, pooled, _ = pipeline.encode_prompt("a dog on the right")
-    assert torch.allclose(said.tokens[:1], tokens, atol=1e-6)
-    assert said.pooled is not None and torch.allclose(said.pooled[:1], pooled, atol=1e-6)
+    parity("CLIPTextModel and CLIPTextModelWithProjection (SDXL)", said.tokens[:1], tokens, 1e-5)
+    parity("CLIPTextModelWithProjection (SDXL), pooled", said.pooled[:1], pooled, 1e-5)
     assert torch.equal(said.tokens[1:], zeros) and not said.pooled[1:].any()
     assert bool(said.mask.all())
 
 
-def test_if_hears_what_its_pipeline_hears(folders):
+def test_if_hears_what_its_pipeline_hears(folders, parity):
     from diffusers import IFPipeline
 
     folder = folders("if1")
@@ -144,7 +144,7 @@ def test_if_hears_what_its_pipeline_hears(folders):
     texts = ["A red APPLE on the left", ""]
     expected, _ = pipeline.encode_prompt(texts, do_classifier_free_guidance=False)
     said = encoder.encode(texts, rows=2).stream
-    assert torch.allclose(said.tokens, expected, atol=1e-6)
+    parity("T5EncoderModel (IF)", said.tokens, expected, 1e-5)
     assert bool(said.mask.all())
 
 

@@ -34,13 +34,18 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("family", ["sd", "sd2", "sdxl", "refiner", "if1"])
-def test_export_after_import_is_tensor_for_tensor_equal(folders, tmp_path, family):
+def test_export_after_import_is_tensor_for_tensor_equal(folders, tmp_path, family, parity):
     import_model(folders(family), tmp_path / "model")
     (exported,) = export_model(tmp_path / "model", tmp_path / "again")
-    assert same(tensors_of(folders(family)), tensors_of(exported))
-    before = json.loads((folders(family) / "unet" / "config.json").read_text())
-    after = json.loads((exported / "unet" / "config.json").read_text())
-    assert after == before
+    before, after = tensors_of(folders(family)), tensors_of(exported)
+    assert same(before, after)
+    weights = [torch.cat([t.flatten() for t in held.values()]) for held in (after, before)]
+    parity(f"{family}: every tensor after import and export", *weights, 1e-9)
+    configs = [
+        json.loads((folder / "unet" / "config.json").read_text())
+        for folder in (folders(family), exported)
+    ]
+    assert configs[0] == configs[1]
 
 
 def test_a_cascade_is_exported_as_one_folder_per_stage(folders, tmp_path):
