@@ -15,6 +15,7 @@ from bottega.models.fast_cpu import (
     attends_by_head,
     needs_no_gradient,
     product,
+    product_gelu,
 )
 from bottega.models.transformer import Gated
 from bottega.models.unet_config import Transformer
@@ -217,3 +218,16 @@ def test_a_whole_network_says_the_same_with_and_without_gradients(dtype):
     assert slow.requires_grad
     apart = (fast.float() - slow.detach().float()).abs().max() / fast.float().abs().max()
     assert apart < (1e-5 if dtype == torch.float32 else 0.05)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_and_its_gelu_are_one(bias, dtype, error):
+    rows, weight = drawn(2, 5, 16, dtype=dtype), drawn(24, 16, seed=1, dtype=dtype)
+    added = drawn(24, seed=2, dtype=dtype) if bias else None
+    wanted = F.gelu(F.linear(rows, weight, added))
+    torch.testing.assert_close(product_gelu(rows, weight, added), wanted, rtol=0, atol=error)
+    assert product_gelu(rows[:0], weight, added).shape == (0, 5, 24)
+    learned = product_gelu(rows, weight.requires_grad_(), added)
+    assert torch.equal(learned, wanted)  # what records gradients goes the plain way
+    assert learned.requires_grad
