@@ -50,6 +50,29 @@ class ToySource:
         )
 
 
+class ShapedSource(ToySource):
+    """Noise in three shapes by index, of which a batch holds one."""
+
+    shapes = ((8, 8), (6, 10), (10, 6))
+
+    def __init__(self, num_examples: int = 60) -> None:
+        super().__init__(num_examples)
+        self.groups = tuple(tuple(range(first, num_examples, 3)) for first in range(3))
+
+    def batch(self, indices) -> Batch:
+        (shape,) = {self.shapes[index % 3] for index in indices}
+        self.asked.extend(indices)
+        draws = [torch.Generator().manual_seed(1000 + index) for index in indices]
+        pictures = [
+            torch.randint(0, 256, (3, *shape), generator=draw, dtype=torch.uint8) for draw in draws
+        ]
+        return Batch(
+            images=torch.stack(pictures),
+            captions=tuple(f"picture {index}" for index in indices),
+            indices=tuple(indices),
+        )
+
+
 class ToyNetwork(nn.Module):
     """Two convolutions, a buffer and a frozen weight."""
 
@@ -114,7 +137,7 @@ def main() -> None:
     state = fit(
         ToyNetwork(seed=engine.rank),
         reconstruct if order.get("plain") else denoise_a_little,
-        ToySource(),
+        ShapedSource() if order.get("shaped") else ToySource(),
         config,
         run,
         engine=engine,
