@@ -263,7 +263,10 @@ def run_table() -> list[tuple[str, float, float]]:
     files = ["painting", "cascades", "parts"]
     paths = [str(tests / f"test_foreign_{name}.py") for name in files]
     found = Found()
-    code = pytest.main(["-q", *paths, str(tests / "test_import_and_export.py")], plugins=[found])
+    paths.append(str(tests / "test_import_and_export.py"))
+    # What is imported already cannot be given pytest's own assertions, of which it warns.
+    quiet = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    code = pytest.main([*quiet, *paths], plugins=[found])
     if code != 0:
         raise SystemExit("a test fails, so the table means nothing")
     return found.rows
