@@ -284,6 +284,22 @@ def test_painting_computes_what_training_does(monkeypatch, bias, limit, dtype, e
         torch.testing.assert_close(said.double(), wanted, rtol=0, atol=error)
 
 
+@pytest.mark.parametrize("limit", [0, moe_module.SMALL])
+def test_what_is_painted_alone_is_painted_in_a_batch_to_the_last_bit(monkeypatch, limit):
+    monkeypatch.setattr(moe_module, "SMALL", limit)
+    moe = layer().float()
+    x, attention_map, tokens, mask = given()
+    x, attention_map, tokens = x.float(), attention_map.float(), tokens.float()
+    with torch.inference_mode():
+        route = moe.route(tokens[:, :3], mask[:, :3])  # so few that each needs other experts
+        maps = attention_map[..., :3]
+        batch = moe(x, maps, route)
+        for i in range(BATCH):
+            alone = route.select([i])
+            assert len(alone.used) < len(route.used)
+            assert torch.equal(moe(x[[i]], maps[[i]], alone), batch[[i]])
+
+
 def test_autocast_does_not_round_the_counts():
     moe = layer().float()
     x, attention_map, tokens, mask = given()

@@ -6,6 +6,7 @@ expert then runs once, and only at positions with a weight.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -101,11 +102,10 @@ class SpaceMoE(nn.Module):
                 f"{route.weights.shape[1]}; route the tokens that the map's layer reads"
             )
         seen = attention_map.detach()
-        mask = torch.empty_like(
-            seen, dtype=route.weights.dtype
-        )  # of numbers from the first: faster
+        # Numbers from the first, and turned round: that halves the time twice.
+        mask = torch.empty_like(seen, dtype=route.weights.dtype)
         torch.ge(seen, self.config.alpha * seen.amax(dim=1, keepdim=True), out=mask)
-        with _unrounded(seen):  # so turned, the product is more than twice as fast
+        with _unrounded(seen):
             return (route.weights.transpose(1, 2) @ mask.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, x: Rows, attention_map: TokenMap, route: SpaceRoute) -> Rows:
@@ -149,7 +149,8 @@ class SpaceMoE(nn.Module):
         """
         if torch.is_grad_enabled() or x.is_meta:
             return False
-        layers = [part for k in used for part in (self.experts[k].up, self.experts[k].down)]
+        experts = [cast(Expert, self.experts[k]) for k in used]
+        layers = [layer for expert in experts for layer in (expert.up, expert.down)]
         is_plain = all(type(layer) is Linear for layer in layers)
         return is_plain and x.shape[1] * layers[0].weight.numel() <= SMALL
 
@@ -160,7 +161,7 @@ class SpaceMoE(nn.Module):
         (W_k - w(j, k)) g_k(0)] + W_k c_k over k. It is taken expert by expert, so that one which another picture of the
         batch needs adds nothing, not even by rounding.
         """
-        experts = [self.experts[k] for k in route.used]
+        experts = [cast(Expert, self.experts[k]) for k in route.used]
         used = torch.tensor(route.used, device=x.device)
         shares = weights.index_select(-1, used).flatten(0, 1)[..., None]
         bias = torch.cat([e.up.bias for e in experts]) if self.config.bias else None
