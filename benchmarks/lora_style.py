@@ -5,13 +5,14 @@
     python benchmarks/lora_style.py judge runs/blueprint/export
 
 Blueprints, white lines on blue, are none of the world's six styles, and no caption of the 20 pictures speaks of a
-style. The style judge reads the features of the model's own judge: a linear classifier of the six styles and the new
-one, fitted to real pictures and tested on others, whose accuracy is printed beside the score. Prompts are of scenes
-that are not among the 20.
+style or of a ground. The style judge reads the features of the model's own judge: a linear classifier of the six styles
+and the new one, fitted to real pictures and tested on others, whose accuracy is printed beside the score. Prompts are
+of scenes that are not among the 20.
 """
 
 import argparse
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,12 @@ def drawn(plan: Plan, style: str) -> np.ndarray:
     return render(dataclasses.replace(plan, style=style), DRAWN_AT)
 
 
+def said_of(plan: Plan) -> str:
+    """What stands where; not on what ground, which a blueprint has not."""
+    plain = describe(dataclasses.replace(plan, style="plain"))
+    return re.sub(r",?( on)? an? \w+ background$", "", plain)
+
+
 def draw(folder: Path, count: int, num_things: int, style: str) -> None:
     """Write pictures with captions that say nothing of a style."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,8 +79,7 @@ def draw(folder: Path, count: int, num_things: int, style: str) -> None:
     for index in range(count):
         plan = scenes.plan(index)
         Image.fromarray(drawn(plan, style)).save(folder / f"{index:02d}.png")
-        plain = dataclasses.replace(plan, style="plain")
-        (folder / f"{index:02d}.txt").write_text(describe(plain, index) + "\n", encoding="utf-8")
+        (folder / f"{index:02d}.txt").write_text(said_of(plan) + "\n", encoding="utf-8")
     print(f"{folder}: {count} pictures in the style {style}")
 
 
@@ -135,7 +141,7 @@ def judge(asked: argparse.Namespace) -> None:
     )
     print(f"{NEW} {new_right:.1%}")
     plans = [scenes.plan(index) for index in range(1_000, 1_000 + asked.pictures)]
-    prompts = [describe(dataclasses.replace(plan, style="plain")) for plan in plans]
+    prompts = [said_of(plan) for plan in plans]
     own = {} if asked.steps is None else {"steps": asked.steps}
     for name, loras in (
         ("without", []),
