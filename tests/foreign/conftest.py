@@ -32,6 +32,7 @@ def parity(record_property):
     """Asserts that two agree, and keeps by how much, which ``benchmarks/foreign_parity.py`` makes a table of."""
 
     def agree(what, found, expected, within=1e-4):
+        found, expected = found.detach(), expected.detach()
         apart = float((found - expected).abs().max() / expected.abs().max())
         record_property("parity", (what, apart, within))
         assert apart < within, f"{what}: {apart:.1e}"

@@ -200,14 +200,50 @@ def test_damaged_disguised_and_contradicting_weights_are_refused_and_not_run(
     path.write_bytes(whole[:-100])
     refused(capsys, "cut off", "import", broken, tmp_path / "to")
     refused(capsys, "cut off", "paint", "x", "--model", broken, "-o", tmp_path / "x.png")
-    torch.save({"x": torch.zeros(1)}, path)
+    marker = tmp_path / "ran"
+    torch.save({"x": Bomb(str(marker))}, path)
     refused(capsys, "is a pickle", "import", broken, tmp_path / "to")
+    refused(capsys, "is a pickle", "paint", "x", "--model", broken, "-o", tmp_path / "x.png")
+    refused(capsys, "is a pickle", "show", broken)
+    assert not marker.exists()
     path.write_bytes(whole)
     tensors = load_file(path)
     name = next(n for n, t in tensors.items() if t.ndim > 1)
     save_file({**tensors, name: torch.zeros(3, 3)}, path, metadata={"format": "pt"})
     refused(capsys, name.split(".")[0], "paint", "x", "--model", broken, "--device", "cpu")
     assert not (tmp_path / "to").exists() and not (tmp_path / "x.png").exists()
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("unet", {"layers_per_block": 2}, "missing"),
+        ("unet", {"block_out_channels": [32, 96]}, "instead of"),
+        ("unet", {"cross_attention_dim": 48}, "instead of"),
+        ("vae", {"latent_channels": 8}, "what it paints has 8"),
+        ("vae", {"block_out_channels": [32, 64, 64]}, ""),
+        ("text_encoder", {"intermediate_size": 41}, ""),
+        ("text_encoder", {"num_hidden_layers": 3}, ""),
+    ],
+)
+def test_a_configuration_that_contradicts_its_tensors_is_one_line(
+    broken, tmp_path, capsys, part, change, words
+):
+    path = broken / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    picture = tmp_path / "x.png"
+    refused(capsys, words, "paint", "x", "--model", broken, "-o", picture, "--steps", 1)
+    assert not picture.exists()
 
 
 def test_the_target_of_an_import_must_not_be_there(folders, tmp_path, capsys):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from bottega.checkpoint.foreign import ForeignInfo
+from bottega.checkpoint.foreign import plan_of
 from bottega.checkpoint.foreign_files import read_config, weight_files
 from bottega.conditioning.foreign_text import Layer
 from bottega.errors import CheckpointError, nearest
@@ -205,17 +205,14 @@ def read_pipeline(folder: Path, name: str | None = None) -> Pipeline:
         )
     family = FAMILIES[named]
     _require_class(index, UNET, "UNet2DConditionModel", folder)
-    factor = 1
+    factor, channels = 1, 3
     if family.latent:
         _require_class(index, AUTOENCODER, "AutoencoderKL", folder)
-        factor = read_autoencoder(folder / AUTOENCODER).factor
+        space = read_autoencoder(folder / AUTOENCODER)
+        factor, channels = space.factor, space.channels
     scheduling = read_scheduling(folder / SCHEDULER)
     unet = read_config(folder / UNET / "config.json")
-    if scheduling.plan.learned_variance and not ForeignInfo(config=unet).learns_variance:
-        raise CheckpointError(
-            f"{folder / SCHEDULER} asks for the variance that a network learned (variance_type 'learned_range'), and "
-            f"{folder / UNET} gives none"
-        )
+    _check_channels(unet, channels, scheduling, folder)
     kept = {SCHEDULER: read_config(folder / SCHEDULER / "scheduler_config.json")}
     noising = None
     if family.enlarges:
@@ -233,6 +230,24 @@ def read_pipeline(folder: Path, name: str | None = None) -> Pipeline:
         factor=factor,
         kept=kept,
     )
+
+
+def _check_channels(
+    unet: Mapping[str, Any], channels: int, scheduling: Scheduling, folder: Path
+) -> None:
+    """Refuse a network of other channels than its pictures or latents have, or without the variance it is asked for."""
+    where = folder / UNET / "config.json"
+    plan = plan_of(unet, where=str(where))
+    if plan.in_channels != channels or plan.out_channels not in (channels, 2 * channels):
+        raise CheckpointError(
+            f"{where} takes {plan.in_channels} channels and gives {plan.out_channels}, what it paints has {channels}; "
+            "one of the configurations is another model's"
+        )
+    if scheduling.plan.learned_variance and plan.out_channels != 2 * channels:
+        raise CheckpointError(
+            f"{folder / SCHEDULER} asks for the variance that a network learned (variance_type 'learned_range'), and "
+            f"{folder / UNET} gives none"
+        )
 
 
 def manifest_of(pipeline: Pipeline) -> CascadeManifest:
