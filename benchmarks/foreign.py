@@ -314,16 +314,16 @@ def alone(args: argparse.Namespace) -> None:
 
 
 SUITE: tuple[tuple[dict[str, Any], float], ...] = (
-    ({"shape": "sd-142m", "dtype": "bf16", "steps": 4, "memory": True}, 0.0),
-    ({"shape": "sd-142m", "dtype": "fp32", "steps": 4, "memory": True}, 0.0),
+    ({"shape": "sd-142m", "dtype": "bf16", "steps": 3, "memory": True}, 0.0),
+    ({"shape": "sd-142m", "dtype": "fp32", "steps": 3, "memory": True}, 0.0),
     ({"shape": "if-144m", "dtype": "bf16", "steps": 8, "memory": True}, 0.0),
     ({"shape": "if-144m", "dtype": "fp32", "steps": 8, "memory": True}, 0.0),
-    ({"shape": "if-144m", "dtype": "fp32", "steps": 8, "compile": True}, 3.0),
-    ({"shape": "sd15", "dtype": "bf16", "steps": 1, "rounds": 5}, 3.0),
-    ({"shape": "sd15", "dtype": "fp32", "steps": 1, "rounds": 5}, 4.0),
-    ({"shape": "sd-142m", "dtype": "fp32", "steps": 4, "compile": True}, 4.0),
-    ({"shape": "sd-142m", "dtype": "bf16", "steps": 4, "compile": True}, 4.0),
+    ({"shape": "sd15", "dtype": "bf16", "steps": 1, "rounds": 3, "layout": "channels_last"}, 2.2),
+    ({"shape": "if-144m", "dtype": "fp32", "steps": 8, "compile": True}, 4.0),
+    ({"shape": "sd-142m", "dtype": "fp32", "steps": 3, "compile": True}, 5.0),
+    ({"shape": "sd15", "dtype": "fp32", "steps": 1, "rounds": 3, "layout": "channels_last"}, 4.0),
     ({"shape": "if-144m", "dtype": "bf16", "steps": 8, "compile": True}, 4.0),
+    ({"shape": "sd-142m", "dtype": "bf16", "steps": 3, "compile": True}, 5.0),
 )
 """What a suite races, in this order, each only where so many minutes are left."""
 
@@ -341,7 +341,11 @@ def suite(args: argparse.Namespace) -> None:
             contest.steps, contest.memory = 1, contest.memory and contest.dtype == "fp32"
         with tempfile.TemporaryDirectory() as place:
             make(contest.shape, Path(place))
-            print(race(contest, Path(place)), flush=True)
+            try:
+                print(race(contest, Path(place)), flush=True)
+            except (Exception, SystemExit) as error:  # the other rows are worth having
+                why = str(error).splitlines()[0] if str(error) else type(error).__name__
+                print(f"| {contest.shape} {contest.dtype} | failed: {why} |", flush=True)
 
 
 def main() -> None:
