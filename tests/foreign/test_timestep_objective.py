@@ -7,6 +7,7 @@ import torch
 from bottega.condition import Condition, Stream
 from bottega.data import Batch
 from bottega.diffusion import TimestepPlan
+from bottega.ensemble import Node, probability_intervals, sigma_bounds
 from bottega.errors import ConfigError
 from bottega.training.timestep_objective import TimestepObjective
 
@@ -75,6 +76,24 @@ def test_timesteps_are_drawn_evenly_and_stay_within_an_intervals_noise():
     assert 135 <= int((steps < 750).sum()) <= 150  # in proportion to their lengths
 
 
+def test_an_expert_draws_evenly_those_timesteps_that_it_is_called_at():
+    """Though the ends of its share lie inside timesteps: 37 cannot be halved, let alone divided by eight."""
+    plan = TimestepPlan(num_timesteps=37, beta_start=0.01, beta_end=0.2)
+    zero = Oracle(lambda z, *_: torch.zeros_like(z))
+    seen = []
+    for index in range(8):
+        part = Node(3, index)
+        shares = probability_intervals(part, plan)
+        ((low, high),) = sigma_bounds(part, plan)
+        objective = TimestepObjective(plan=plan, dropout=0.0, intervals=shares)
+        sigmas = objective(zero, batch_of(60), draws()).sigma
+        assert bool(((sigmas >= low) & (sigmas < high)).all())
+        steps, counts = plan.schedule.timestep(sigmas).round().unique(return_counts=True)
+        assert int(counts.max() - counts.min()) <= 1
+        seen += steps.tolist()
+    assert seen == list(range(37))
+
+
 def stream(value, count):
     return Stream(
         tokens=torch.full((count, 3, 2), value),
@@ -109,6 +128,8 @@ def test_settings_that_make_no_sense_are_refused():
         TimestepObjective(plan=TimestepPlan(), dropout=2.0)
     with pytest.raises(ConfigError, match="empty text"):
         TimestepObjective(plan=TimestepPlan(), dropout=0.1)
+    with pytest.raises(ConfigError, match="none of the timesteps"):
+        TimestepObjective(plan=TimestepPlan(), dropout=0.0, intervals=((0.0, 1e-4),))
     with pytest.raises(ConfigError, match="must rise"):
         TimestepObjective(plan=TimestepPlan(), dropout=0.0, intervals=((0.5, 0.2),))
 

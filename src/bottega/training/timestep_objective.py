@@ -52,6 +52,8 @@ class TimestepObjective:
         ends = [end for interval in self.intervals for end in interval]
         if not ends or ends != sorted(ends) or ends[0] < 0 or ends[-1] > 1:
             raise ConfigError(f"intervals must rise within [0, 1], got {self.intervals}")
+        if not self.plan.timesteps_within(self.intervals):
+            raise ConfigError(f"none of the timesteps lies in the intervals {self.intervals}")
 
     def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Loss:
         """The mean loss of a batch, with each picture's own loss and noise level."""
@@ -77,15 +79,10 @@ class TimestepObjective:
     def _sigmas(self, count: int, generator: torch.Generator) -> Float[Tensor, "batch"]:
         """Noise levels of whole timesteps, one from each slice of equal probability."""
         share = stratified(count, generator, rank=self.rank, world_size=self.world_size)
-        lows, highs = torch.tensor(self.intervals, dtype=torch.float64).unbind(1)
-        lows, mass = lows.to(share.device), (highs - lows).to(share.device)
-        ends = mass.cumsum(0)
-        place = share * ends[-1]
-        index = torch.searchsorted(ends, place, right=True).clamp(max=len(ends) - 1)
+        inside = self.plan.timesteps_within(self.intervals)
+        places = (share * len(inside)).long().clamp(max=len(inside) - 1)
         known = self.plan.schedule
-        probability = lows[index] + place - (ends - mass)[index]
-        steps = (probability * len(known.alphas_bar)).long().clamp(max=len(known.alphas_bar) - 1)
-        return torch.tensor([known.sigma(int(step)) for step in steps])
+        return torch.tensor([known.sigma(inside[place]) for place in places.tolist()])
 
     def _condition(self, batch: Batch, generator: torch.Generator) -> Condition:
         condition = Condition() if batch.condition is None else batch.condition
