@@ -102,6 +102,15 @@ class StopAt(Hook):
             state.stopped_by = "a test"
 
 
+def test_a_look_at_no_pictures_or_no_noise_is_one_clear_line(trained, capsys):
+    _, folder, _ = trained
+    for option, words in (("--pictures", "at least 1"), ("--sigma", "above 0")):
+        assert run_command(["probe", "edge-heads", str(folder), option, "0"]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
+
+
 def test_a_resumed_run_is_the_run_that_never_stopped(trained, tmp_path):
     config, _, state = trained
     train(config, tmp_path / "base", hooks=[StopAt(every_images=8)])
