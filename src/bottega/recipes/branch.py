@@ -209,20 +209,16 @@ def _filed_parent(parent: Path, ensemble: Path) -> tuple[Member, dict[str, Tenso
     if _is_run(parent):
         weights = averaged_weights(find_checkpoint(RunDir(parent)), average_to_ship(config.train))
         return file_run(config, RunDir(parent), ensemble), weights
-    assert isinstance(config.task, ImportedTask)  # what is no run is an imported model
-    stage = imported_stage(config.task)
+    task = config.task
+    assert isinstance(task, ImportedTask)  # what is no run is an imported model
+    stage, part = imported_stage(task), str(task.part)
     weights = load_tensors(stage.place)
 
     def write(target: Path) -> Manifest:
-        return save_module(
-            target,
-            weights,
-            kind="denoiser",
-            config=to_json(stage.config),
-            node=str(config.task.part),
-        )
+        built = to_json(stage.config)
+        return save_module(target, weights, kind="denoiser", config=built, node=part)
 
-    member = file_member(ensemble, str(config.task.part), write, noise=stage.timestep_plan)
+    member = file_member(ensemble, part, write, noise=stage.timestep_plan)
     return member, weights
 
 
