@@ -102,7 +102,7 @@ class SpaceMoE(nn.Module):
                 f"{route.weights.shape[1]}; route the tokens that the map's layer reads"
             )
         seen = attention_map.detach()
-        # Numbers from the first, and turned round: that halves the time twice.
+        # Numbers from the first, and turned round: each halves the time.
         mask = torch.empty_like(seen, dtype=route.weights.dtype)
         torch.ge(seen, self.config.alpha * seen.amax(dim=1, keepdim=True), out=mask)
         with _unrounded(seen):
@@ -147,12 +147,11 @@ class SpaceMoE(nn.Module):
 
         It hangs on the size of a picture, never on their number, so that a picture is the same alone and in a batch.
         """
-        if torch.is_grad_enabled() or x.is_meta:
+        inner = int(x.shape[2] * self.config.ratio)
+        if torch.is_grad_enabled() or x.is_meta or x.shape[1] * x.shape[2] * inner > SMALL:
             return False
         experts = [cast(Expert, self.experts[k]) for k in used]
-        layers = [layer for expert in experts for layer in (expert.up, expert.down)]
-        is_plain = all(type(layer) is Linear for layer in layers)
-        return is_plain and x.shape[1] * layers[0].weight.numel() <= SMALL
+        return all(type(part) is Linear for e in experts for part in (e.up, e.down))
 
     def _at_once(self, x: Rows, weights: Cover, route: SpaceRoute) -> Rows:
         """All experts side by side in two products; the weights go in between.
@@ -221,7 +220,10 @@ class TimeMoE(nn.Module):
 
 def _unrounded(tensor: Tensor) -> AbstractContextManager[object]:
     """Products of counts, which autocast would round to bf16, are left as they are."""
-    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
+    kind = tensor.device.type
+    if tensor.is_meta or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def _active(
@@ -243,9 +245,11 @@ def _gathered(flat: Single, rows: Int[Tensor, "picked"]) -> Float[Tensor, "round
 
     Every new number of rows costs oneDNN a kernel made for it, about a millisecond: rounded up, there are few.
     """
-    granule = max(32, 1 << (len(flat) // 64).bit_length())
+    granule = max(16, 1 << (len(flat) // 128).bit_length())
     size = -(-(len(rows) + 1) // granule) * granule
-    return flat.index_select(0, F.pad(rows, (0, size - len(rows)), value=len(flat) - 1))
+    padded = rows.new_full((size,), len(flat) - 1)
+    padded[: len(rows)] = rows
+    return flat.index_select(0, padded)
 
 
 def _add_elsewhere(
