@@ -9,6 +9,7 @@ from bottega.data.emoji_world import vocabulary
 from bottega.errors import InputError
 from bottega.evaluation.boosting import Boosting
 from bottega.evaluation.paths import (
+    NUM_UNTRAINED,
     WordTable,
     gates_of,
     tell_apart,
@@ -106,6 +107,14 @@ def test_the_tokens_are_the_encoders_own_features(asked):
     both = word_table(network, encoders, [sentence])
     assert both.tokens.shape[1] == 2 * table.tokens.shape[1]
     assert torch.equal(both.paths[:, 2:], table.paths)
+    assert len(both.untrained) == NUM_UNTRAINED
+    first = untrained_gates(gates_of(network))
+    rows, _, _, segments = network.reader(
+        encoders.condition(["a red car"]), network.stem.weight.detach()
+    )
+    key = {name: start for name, start, _ in segments}["clip_text"] + last
+    expected = [int(gate(rows[0, key]).argmax()) for gate in first]
+    assert table.untrained[0][0].tolist() == expected
 
 
 def test_untrained_gates_are_other_gates_and_the_trained_ones_stay(asked):
@@ -142,7 +151,7 @@ def test_planted_paths_are_told_apart_and_noise_is_not():
     noise = torch.randint(0, 4, (120, 5), generator=draw).float()
     table = WordTable(
         paths=torch.cat([code, noise], dim=1),
-        untrained=torch.cat([noise, noise[:, :2]], dim=1),
+        untrained=(torch.cat([noise, noise[:, :2]], dim=1),),
         tokens=labels[:, None].float() + 0.1 * torch.randn(120, 1, generator=draw),
         labels=labels,
         frames=torch.arange(120) % 20,
@@ -152,7 +161,7 @@ def test_planted_paths_are_told_apart_and_noise_is_not():
     for shares in (found.mixed, found.new_frames):
         assert shares["paths"].value > 0.8
         assert shares["tokens"].value > 0.8
-        assert shares["untrained gates"].value < 0.45
+        assert shares["untrained gates 1"].value < 0.45
     assert found.chance == pytest.approx(1 / 6)
     assert found.sentences == 120
     assert found.distinct_paths == len({tuple(row) for row in table.paths.tolist()})

@@ -134,7 +134,7 @@ def _figures(kind: str, found: "ToldApart") -> list[str]:
         f"paths; by chance {found.chance:.1%}"
     ]
     for how, shares in (("", found.mixed), (" in new sentences", found.new_frames)):
-        lines += [f"  {name:16} {share}{how}" for name, share in shares.items()]
+        lines += [f"  {name:17} {share}{how}" for name, share in shares.items()]
     return lines
 
 

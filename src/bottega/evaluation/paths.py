@@ -25,6 +25,9 @@ from bottega.seeding import derive
 FOLDS = 5
 """As in the paper."""
 
+NUM_UNTRAINED = 3
+"""Draws of gates that learned nothing: one may be luckier than another by several percent."""
+
 _AT_ONCE = 64
 
 Paths = Float[Tensor, "rows path"]
@@ -36,12 +39,13 @@ class WordTable:
     """What is known of the word in each sentence, one row per sentence.
 
     ``paths`` are the experts of the word's last token, block after block and stream after stream, ``untrained`` those
-    that gates would choose which have learned nothing, ``tokens`` the encoders' features of that token. Sentences that
-    an encoder cuts off before their word are left out; ``left_out`` counts them.
+    that gates would choose which have learned nothing, for `NUM_UNTRAINED` draws of their weights, ``tokens`` the
+    encoders' features of that token. Sentences that an encoder cuts off before their word are left out; ``left_out``
+    counts them.
     """
 
     paths: Paths
-    untrained: Paths
+    untrained: tuple[Paths, ...]
     tokens: Float[Tensor, "rows token_features"]
     labels: Labels
     frames: Labels
@@ -108,26 +112,26 @@ def word_table(
         encoders: What it hears.
         sentences: With their words.
         streams: Whose tokens are followed; every text stream of the network by default.
-        seed: Of the untrained gates.
+        seed: Of the untrained gates, from this one on.
         progress: Told how many sentences of how many are done.
 
     Raises:
         InputError: For a network without such experts, a stream that it does not read, or no sentence left.
     """
     gates = gates_of(network)
-    blank = untrained_gates(gates, seed)
+    sets = [gates, *(untrained_gates(gates, seed + i) for i in range(NUM_UNTRAINED))]
     followed = _followed(network, encoders, streams)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, ...]] = []
     for at in range(0, len(sentences), _AT_ONCE):
-        parts.append(_looked_up(network, (gates, blank), encoders, followed, sentences, at))
+        parts.append(_looked_up(network, sets, encoders, followed, sentences, at))
         if progress is not None:
             progress(min(at + _AT_ONCE, len(sentences)), len(sentences))
-    paths, untrained, tokens, kept = (torch.cat(part) for part in zip(*parts, strict=True))
+    kept, tokens, paths, *untrained = (torch.cat(part) for part in zip(*parts, strict=True))
     if not bool(kept.any()):
         raise InputError("the encoders cut every sentence off before its word")
     return WordTable(
         paths=paths[kept],
-        untrained=untrained[kept],
+        untrained=tuple(one[kept] for one in untrained),
         tokens=tokens[kept],
         labels=torch.tensor([s.label for s in sentences])[kept],
         frames=torch.tensor([s.frame for s in sentences])[kept],
@@ -146,13 +150,13 @@ def _followed(network: UNet, encoders: Encoders, streams: Sequence[str] | None) 
 @torch.no_grad()
 def _looked_up(
     network: UNet,
-    gates: tuple[list[Gate], list[Gate]],
+    sets: Sequence[Sequence[Gate]],
     encoders: Encoders,
     followed: tuple[str, ...],
     sentences: Sequence[Sentence],
     at: int,
-) -> tuple[Paths, Paths, Float[Tensor, "rows token_features"], Tensor]:
-    """Paths by both sets of gates, the tokens' features, and whether the word was read, of some sentences."""
+) -> tuple[Tensor, ...]:
+    """Of some sentences whether the word was read, its token's features, and its paths by each set of gates."""
     some = sentences[at : at + _AT_ONCE]
     encoded = encoders.encode_texts([s.text for s in some], rows=_AT_ONCE)
     like = network.stem.weight.detach()
@@ -160,7 +164,7 @@ def _looked_up(
     assert network.reader is not None  # it has gates for words
     rows, _, _, segments = network.reader(condition.to(device=like.device), like)
     starts = {name: start for name, start, _ in segments}
-    paths: tuple[list[Tensor], list[Tensor]] = ([], [])
+    paths: list[list[Tensor]] = [[] for _ in sets]
     tokens: list[Tensor] = []
     kept = torch.ones(len(some), dtype=torch.bool)
     index = torch.arange(len(some))
@@ -170,10 +174,10 @@ def _looked_up(
         last = torch.tensor([one[-1] if one else 0 for one in found])
         tokens.append(encoded[name].stream.tokens.cpu()[index, last])
         words = rows[index.to(rows.device), (starts[name] + last).to(rows.device)]
-        for chosen, set_of in zip(paths, gates, strict=True):
-            chosen += [gate(words).argmax(dim=-1).cpu().float() for gate in set_of]
+        for chosen, gates in zip(paths, sets, strict=True):
+            chosen += [gate(words).argmax(dim=-1).cpu().float() for gate in gates]
     columns = [torch.stack(chosen, dim=1) for chosen in paths]
-    return columns[0], columns[1], torch.cat(tokens, dim=1), kept
+    return kept, torch.cat(tokens, dim=1), *columns
 
 
 def tell_apart(
@@ -192,7 +196,9 @@ def tell_apart(
     Raises:
         InputError: For fewer frames than folds.
     """
-    known = {"paths": table.paths, "untrained gates": table.untrained, "tokens": table.tokens}
+    known = {"paths": table.paths}
+    known |= {f"untrained gates {i}": one for i, one in enumerate(table.untrained, start=1)}
+    known["tokens"] = table.tokens
     dealings = {
         "mixed": folds_of(table.labels, FOLDS, seed=seed),
         "new_frames": folds_of(table.labels, FOLDS, groups=table.frames, seed=seed),
@@ -220,6 +226,7 @@ def tell_apart(
 
 __all__ = [
     "FOLDS",
+    "NUM_UNTRAINED",
     "ToldApart",
     "WordTable",
     "gates_of",
