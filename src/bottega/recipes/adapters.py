@@ -19,6 +19,7 @@ from bottega.diffusion import AugmentationLevels, Denoiser, TimestepDenoiser
 from bottega.ensemble import Mixture, probability_intervals
 from bottega.errors import ConfigError, nearest
 from bottega.models import ControlNet, ControlNetConfig, UNet
+from bottega.models.lora import LoraPlan
 from bottega.pipelines.cascade import CascadeManifest, StageEntry
 from bottega.pipelines.experts import ensemble_config
 from bottega.pipelines.loading import open_model
@@ -50,11 +51,11 @@ def lora() -> RunConfig:
         name="lora",
         data=FolderConfig(path="pictures"),
         size=32,
-        task=LoraTask(),
+        task=LoraTask(lora=LoraPlan(targets=("attention", "blocks"))),
         train=TrainConfig(
             total_images=4_096,
             batch_size=16,
-            learning_rate=1e-3,
+            learning_rate=5e-4,
             schedule=Constant(),
             warmup_images=256,
             checkpoint_images=1_024,
