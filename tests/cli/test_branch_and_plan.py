@@ -107,7 +107,7 @@ def test_branching_refuses_what_cannot_be(bottega, root, tiny_folder):
     ):
         refused(bottega("branch", root, "--node", part, "-o", "c", "--ensemble", "e"), words)
     refused(bottega("branch", "gone", "--node", "9/511"), "gone is not a run")
-    refused(bottega("branch", tiny_folder, "--node", "9/511"), "is not a run")
+    refused(bottega("branch", tiny_folder, "--node", "9/511"), "was not imported from diffusers")
     extra = ("-o", "c", "--ensemble", "e", "--set", "train.total_imags=8")
     refused(bottega("branch", root, "--node", "1/0", *extra), "did you mean total_images")
     assert not list(Path().iterdir())

@@ -106,7 +106,7 @@ def test_a_lora_beside_gates_and_experts_of_a_whole_network_learns():
         "space",
         "time",
     }
-    assert torch.equal(say(network, some_condition()), before)
+    torch.testing.assert_close(say(network, some_condition()), before)  # experts' fused GELU rounds
     x, c_noise = some_noise()
     network(x, c_noise, network.prepare(some_condition())).square().mean().backward()
     learned = {
