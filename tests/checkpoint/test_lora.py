@@ -51,7 +51,11 @@ def merged(folder: Path, scale: float = 1.0) -> UNet:
 
 @pytest.mark.parametrize(
     "plan",
-    [PLAN, LoraPlan(rank=2, alpha=1.0, targets=("attention", "blocks")), LoraPlan(targets=("time",))],
+    [
+        PLAN,
+        LoraPlan(rank=2, alpha=1.0, targets=("attention", "blocks")),
+        LoraPlan(targets=("time",)),
+    ],
     ids=["attention", "convolutions", "time"],
 )
 def test_peft_reads_what_we_wrote_and_merges_to_the_same_weights(tmp_path: Path, plan: LoraPlan):

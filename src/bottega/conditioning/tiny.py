@@ -79,7 +79,7 @@ def build_t5(config: TinyT5Config, tokenizer: Any, *, seed: int = 0) -> Any:
         attn_implementation="eager",
     )
     with _seeded(seed):
-        model = T5ForConditionalGeneration(settings)
+        model: Any = T5ForConditionalGeneration(settings)
     for stack in (model.encoder, model.decoder):
         _look_one_way(stack.block[0].layer[0].SelfAttention)
     return model

@@ -112,7 +112,8 @@ class LazyDenoiser:
         """The denoiser itself, where it is to compute."""
         denoiser = self._part()
         if self._placed() is not denoiser:
-            denoiser.to(device=self._device, dtype=self._dtype)
+            if self._dtype is not None:  # None until somebody has said where
+                denoiser.to(device=self._device, dtype=self._dtype)
             self._placed = weakref.ref(denoiser)  # a strong one would keep it from leaving
         return denoiser
 
