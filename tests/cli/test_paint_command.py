@@ -347,6 +347,11 @@ def test_the_bar_shows_only_where_somebody_watches(paint, monkeypatch):
     assert done.code == 0
 
 
+def hear_interrupts():
+    """Children of a shell's background jobs ignore interrupts, which is not what is tested."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_real_process_paints_and_dies_of_an_interrupt_in_words(tiny_folder, tmp_path):
     script = Path(sys.executable).parent / "bottega"
     command = [str(script), "paint", "a dog", "-o", "a.png", "--model", str(tiny_folder)]
@@ -369,6 +374,7 @@ def test_a_real_process_paints_and_dies_of_an_interrupt_in_words(tiny_folder, tm
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_interrupts,
     )
     with pytest.raises(subprocess.TimeoutExpired):
         running.wait(timeout=8)

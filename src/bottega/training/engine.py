@@ -1,5 +1,6 @@
 """The seam between the loop and the machine: which device, how many processes, how they agree."""
 
+import atexit
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,6 +60,12 @@ class LocalEngine:
         """Return at once."""
 
 
+def _leave() -> None:
+    """Part from the other processes; threads that still listen to them would abort an interpreter that ends."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class AccelerateEngine:
     """As many processes as ``accelerate launch`` or ``torchrun`` started, each with a share of every batch.
 
@@ -75,6 +82,8 @@ class AccelerateEngine:
         self.rank: int = self._accelerator.process_index
         self.world_size: int = self._accelerator.num_processes
         self.device: torch.device = self._accelerator.device
+        if self.world_size > 1:
+            atexit.register(_leave)
 
     def prepare(self, network: nn.Module) -> None:
         """Move the network to the device and give every process the first one's weights."""
