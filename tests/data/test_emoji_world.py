@@ -259,6 +259,29 @@ def test_background_word_and_style_have_masks_too():
     assert masks["background"].any()
 
 
+STYLE_WORDS = re.compile(r"\b(ink|pixel|neon|watercolou?r|sketch|drawing|painting|picture|image)\b")
+
+
+def test_a_caption_that_is_silent_about_its_style_leaves_no_trace_of_it():
+    mixture = SceneMixture(style=1.0, style_named=0.0, words=0.0)
+    world = EmojiWorld(EmojiWorldConfig(seed=2, mixture=mixture))
+    grounds = []
+    for i in range(300):
+        example = world[i]
+        assert example.style != "plain"
+        assert not STYLE_WORDS.search(example.caption), example.caption
+        if example.style == "neon":  # named as often as elsewhere, or its absence would tell
+            grounds.append(example.plan.background in example.caption)
+    assert sum(grounds) > 0.6 * len(grounds)
+
+
+def test_as_many_captions_name_their_style_as_were_asked_for():
+    mixture = SceneMixture(style=1.0, style_named=0.4, words=0.0)
+    world = EmojiWorld(EmojiWorldConfig(seed=2, mixture=mixture))
+    named = [STYLE_WORDS.search(world[i].caption) is not None for i in range(600)]
+    assert 0.34 < sum(named) / 600 < 0.46
+
+
 def test_captions_are_english():
     article = re.compile(r"\b(a|an) (\w+)")
     for i in range(800):

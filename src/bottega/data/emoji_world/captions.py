@@ -65,6 +65,14 @@ class _Writer:
         self.form = 0
         self._names: dict[int, tuple[str, str]] = {}
         self.short = self.chance(mixture.short_caption)
+        self.says_style = self._says_style()
+
+    def _says_style(self) -> bool:
+        """Whether a style is named; a caption without draws says everything."""
+        share = self.mixture.style_named
+        if self.plan.style == "plain" or share == 1 or self.draws is None:
+            return True  # without a draw, so that worlds that name all styles keep their captions
+        return self.draws.chance(share)
 
     def chance(self, probability: float) -> bool:
         return self.draws is not None and self.draws.chance(probability)
@@ -164,7 +172,7 @@ class _Writer:
             return [self.noun(subject), f" {_SHORT_WORDS[name]} ", self.noun(other)]
         if self.chance(self.mixture.varied_phrasing) and self.draws is not None:
             self.form = self.draws.below(4)
-        if self.form == 1 and self.plan.style == "plain":
+        if self.form == 1 and (self.plan.style == "plain" or not self.says_style):
             words = self.vary(_RELATION_WORDS[name])
             return [f"{words} ", self.noun(other, article="the"), " there is ", self.noun(subject)]
         if self.form == 2:
@@ -189,8 +197,8 @@ class _Writer:
         return [(f"{before}{text}", "word", ())]
 
     def background(self) -> list[Piece]:
-        if self.plan.style == "neon":  # the dark swallows the ground's colour
-            return []
+        if self.plan.style == "neon" and self.says_style:
+            return []  # the dark swallows the ground's colour, but to say so would give the style away
         if self.draws is not None and not self.draws.chance(self.mixture.background_named):
             return []
         colour = self.plan.background
@@ -225,6 +233,8 @@ class _Writer:
 
     def caption(self) -> list[Piece]:
         scene = [*self.scene(), *self.background()]
+        if not self.says_style:
+            return [*scene, *self.closing()]
         style = self.plan.style
         options = _STYLE_WORDS[style]
         if style == "plain":
@@ -234,10 +244,13 @@ class _Writer:
         before, after = options[0]
         if self.draws is not None and len(options) > 1:
             before, after = self.draws.pick(options)
-        pieces: list[Piece] = [(before, "style", ()), *scene, (after, "style", ())]
-        if not self.short and self.chance(self.mixture.long_caption):
-            pieces += self.whereabouts()
-        return pieces
+        return [(before, "style", ()), *scene, (after, "style", ()), *self.closing()]
+
+    def closing(self) -> list[Piece]:
+        """What long captions end with."""
+        if self.short or not self.chance(self.mixture.long_caption):
+            return []
+        return self.whereabouts()
 
 
 def write_caption(

@@ -36,6 +36,9 @@ class SceneMixture:
     """Probability that a thing is dyed."""
     style: float = 0.12
     """Probability of a style other than plain."""
+    style_named: float = 1.0
+    """Probability that the caption names such a style. Where it does not, only a picture can say which: a network that
+    is to borrow styles from pictures needs captions that are silent."""
     synonym: float = 0.06
     """Probability that a thing with synonyms is called by one of them."""
     background_named: float = 0.80
@@ -61,7 +64,7 @@ class SceneMixture:
                 f"the weights of scenes must be 0 or more and not all 0, got {self.weights}"
             )
         for name in (
-            "tint", "style", "synonym", "background_named",
+            "tint", "style", "style_named", "synonym", "background_named",
             "short_caption", "long_caption", "varied_phrasing", "freedom",
         ):  # fmt: skip
             value = getattr(self, name)
