@@ -139,6 +139,9 @@ def test_an_optional_member_may_leave_its_kind_out():
     [
         ("count", "5", 5),
         ("rate", "1e-4", 1e-4),
+        ("rate", ".5", 0.5),
+        ("rate", "5.", 5.0),
+        ("count", "1_000", 1000),
         ("rate", "2", 2.0),
         ("on", "True", True),
         ("on", "false", False),

@@ -4,6 +4,7 @@ A choice is a union of dataclasses. In JSON each of its members carries ``"kind"
 knows which one was meant. Unknown keys are refused with the nearest valid one.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -109,10 +110,10 @@ def _read_text(hint: Any, text: str, where: str) -> Json:
     wants_text = str in options or any(isinstance(value, str) for value in literals)
     if wants_text and not (is_structured and text.startswith(("{", "["))):
         return text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise ConfigError(f"{where} expects {_name(hint)}, got {text!r}") from None
+    for read in (json.loads, *(kind for kind in (int, float) if kind in options)):
+        with contextlib.suppress(ValueError):  # numbers as people write them: .5, 5., 1_000_000
+            return read(text)
+    raise ConfigError(f"{where} expects {_name(hint)}, got {text!r}")
 
 
 def _decode(hint: Any, data: Json, where: str) -> Any:
