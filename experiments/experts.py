@@ -10,26 +10,17 @@ size. Stopped, it goes on where it was.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
 
-import bottega
-from bottega.data.emoji_world import vocabulary
+from guidance_curves import JUDGE, measure, report
+
 from bottega.ensemble import parse_part
-from bottega.evaluation.arms import guidance_arms, prompt_tasks, real_pictures
-from bottega.evaluation.judge import Judge
-from bottega.evaluation.plot import Curve, plot
-from bottega.evaluation.prompts import make_prompts
-from bottega.evaluation.study import conduct
-from bottega.evaluation.study_report import save_study
 from bottega.recipes import RunConfig, begin_child, read_config, recipe, train
 from bottega.recipes.run import DenoiserTask
 from bottega.recipes.ship import ship_runs
 
 ARMS = {"one": (), "two": ("1/0", "1/1"), "four": ("1/0", "1/1", "2/0", "2/1", "2/2", "2/3")}
-JUDGE = Path(bottega.__file__).parent / "weights" / "piccolo" / "judge"
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
 
@@ -84,78 +75,16 @@ def _expert(home: Path, arm: str, part: str, root: Path, images: int) -> None:
         train(read_config(run), run, resume=True)
 
 
-def measure_seed(folder: Path, seed: int, options: argparse.Namespace) -> None:
-    """Alignment and distance of the three arms over guidance."""
-    home = folder / f"seed-{seed}"
-    judge = Judge.load(options.judge)
-    painters = []
+def models_of(home: Path, judge: Path) -> list[Path]:
+    """The three arms of a seed as model folders."""
+    models = []
     for arm in ARMS:
         model = home / "models" / arm
         if not model.is_dir():
             run = home / ("one" if arm == "one" else f"{arm}-1-0")
-            ship_runs([run], model, name=arm, judge=options.judge)
-        painters.append(bottega.load(model))
-    things = vocabulary("core", 40)
-    prompts = make_prompts(
-        things, per_category=options.prompts, categories=("single", "backgrounds")
-    )
-    settings = [painter.resolve(None, {}) for painter in painters]
-    study = conduct(
-        "tradeoff",
-        guidance_arms(painters, prompts, SCALES, settings),
-        prompt_tasks(prompts),
-        judge,
-        card={"seed": seed, "models": {p.name: p.digest for p in painters}},
-        seeds=(0, 1),
-        real=real_pictures(prompts, painters[0].stages[-1].size),
-        journal=home / "journal.jsonl",
-        batch_size=20,
-    )
-    save_study(study, home / "study.json")
-
-
-def report(folder: Path, target: Path) -> None:
-    """Curves with bands over the seeds, and the table behind them."""
-    studies = [json.loads(p.read_text()) for p in sorted(folder.glob("seed-*/study.json"))]
-    if not studies:
-        raise SystemExit(f"{folder} has no study.json yet")
-    target.mkdir(parents=True, exist_ok=True)
-    rows: dict[tuple[str, float], dict[str, list[float]]] = {}
-    for study in studies:
-        for arm in study["arms"]:
-            name, at, scale = arm["name"].rpartition(" @ ")
-            if at:
-                row = rows.setdefault((name, float(scale)), {"right": [], "distance": []})
-                row["right"].append(arm["shares"]["right"]["share"])
-                row["distance"].append(arm["distance"])
-    for what, words in (("right", "share of prompts right"), ("distance", "distance from real")):
-        curves = [_curve(name, rows, what) for name in ARMS]
-        page = plot(
-            curves,
-            title=f"{words}, {len(studies)} seeds, band = one standard deviation",
-            x_name="guidance scale",
-            y_name=words,
-            log_x=True,
-        )
-        page.save(target / f"experts-{what}.png")
-    table = [
-        {"arm": name, "guidance": scale, **{k: [round(x, 4) for x in v] for k, v in row.items()}}
-        for (name, scale), row in rows.items()
-    ]
-    (target / "experts.json").write_text(json.dumps(table, indent=1) + "\n")
-    for line in table:
-        print(line)
-
-
-def _curve(name: str, rows: dict[tuple[str, float], dict[str, list[float]]], what: str) -> Curve:
-    points, bands = [], []
-    for scale in SCALES:
-        values = rows[name, scale][what]
-        middle = mean(values)
-        spread = stdev(values) if len(values) > 1 else 0.0
-        points.append((scale, middle))
-        bands.append((middle - spread, middle + spread))
-    return Curve(name=name, points=tuple(points), bands=tuple(bands))
+            ship_runs([run], model, name=arm, judge=judge)
+        models.append(model)
+    return models
 
 
 def main() -> None:
@@ -170,11 +99,19 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="only write curves and table here")
     options = parser.parse_args()
     if options.report is not None:
-        report(options.folder, options.report)
+        report(options.folder, options.report, "experts")
         return
     for seed in options.seeds:
         train_seed(options.folder, seed, options)
-        measure_seed(options.folder, seed, options)
+        home = options.folder / f"seed-{seed}"
+        measure(
+            models_of(home, options.judge),
+            home,
+            scales=SCALES,
+            seed=seed,
+            prompts=options.prompts,
+            judge=options.judge,
+        )
 
 
 if __name__ == "__main__":

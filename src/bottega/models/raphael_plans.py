@@ -5,6 +5,7 @@ from dataclasses import replace
 from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
 from bottega.models.unet_config import (
     AddSkips,
+    Attention,
     ConvResample,
     ExpertTransformer,
     Level,
@@ -119,6 +120,21 @@ def small_experts(
     )
 
 
+def with_space_experts(plan: UNetConfig, count: int) -> UNetConfig:
+    """The plan with so many space experts in each block that has some."""
+
+    def changed(kind: Attention) -> Attention:
+        if not isinstance(kind, ExpertTransformer) or kind.space is None:
+            return kind
+        return replace(kind, space=replace(kind.space, experts=count))
+
+    levels = tuple(replace(level, attention=changed(level.attention)) for level in plan.levels)
+    middle = plan.middle
+    if middle is not None:
+        middle = replace(middle, attention=changed(middle.attention))
+    return replace(plan, levels=levels, middle=middle)
+
+
 def _full_size(width: int) -> ExpertTransformer:
     return ExpertTransformer(
         head_width=width // _HEADS,
@@ -158,4 +174,5 @@ __all__ = [
     "raphael",
     "raphael_arms",
     "small_experts",
+    "with_space_experts",
 ]
