@@ -56,7 +56,7 @@ def train_arm(home: Path, arm: str, seed: int, options: argparse.Namespace) -> P
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=60_032, help="of every arm")
