@@ -141,8 +141,10 @@ def their_loop(args: argparse.Namespace, folder: Path) -> Callable[[], Tensor]:
         asked |= {"output_type": "pt"}
     pipeline.set_progress_bar_config(disable=True)
 
+    drawn = noise.to(dtype)  # as `randn_tensor` would: in the type of what the network said
+
     def run() -> Tensor:
-        with patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: noise):
+        with patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: drawn):
             return pipeline(**asked).images
 
     return run

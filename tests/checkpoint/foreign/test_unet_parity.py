@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bottega.checkpoint.foreign import ForeignInfo, load_foreign_unet, save_foreign_unet
 from bottega.config import from_json, to_json
@@ -86,6 +87,48 @@ def test_what_needs_no_copy_stays_in_the_file(small):
         before = load_file(small / WEIGHTS)["time_embedding.linear_1.weight"].clone()
         network.embed_noise.linear_in.weight.add_(1)
     assert torch.equal(load_file(small / WEIGHTS)["time_embedding.linear_1.weight"], before)
+
+
+class CopiesMade(TorchDispatchMode):
+    """Every tensor of several dimensions that did not share its memory with what it was made from."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.ndim > 1 and made.device.type == "cpu":
+            given = {t.untyped_storage().data_ptr() for t in args if isinstance(t, torch.Tensor)}
+            if made.untyped_storage().data_ptr() not in given:
+                self.copies.append((made.dtype, made.numel()))
+        return made
+
+
+def test_converted_weights_are_never_held_in_the_type_of_the_file(foreign_parity, pairs):
+    _, folder = pairs("IF stage I")
+    with CopiesMade() as made:
+        unet, _ = load_foreign_unet(folder, dtype=torch.bfloat16)
+    assert {dtype for dtype, _ in made.copies} == {torch.bfloat16}
+    joined = sum(
+        parameter.numel()
+        for name, parameter in unet.named_parameters()
+        if name.endswith(("qkv.weight", "kv.weight"))
+    )
+    weights = sum(parameter.numel() for parameter in unet.parameters() if parameter.ndim > 1)
+    # What is stacked is converted in parts and then put together; all else is copied once.
+    assert sum(count for _, count in made.copies) == weights + joined
+
+
+@pytest.mark.parametrize("family", ["SD 1.x (eps)", "SDXL base", "IF stage II"])
+def test_converted_while_read_or_afterwards_is_the_same(pairs, family):
+    pair, folder = pairs(family)
+    halves = load_foreign_unet(folder, dtype=torch.bfloat16)[0].state_dict()
+    for name, tensor in pair.ours.state_dict().items():
+        half = halves[name]
+        assert torch.equal(half, tensor.bfloat16()), name
+        layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+        assert half.is_contiguous(memory_format=layout), name
 
 
 def test_export_refuses_another_network_and_a_folder_in_use(small, tmp_path):

@@ -97,8 +97,8 @@ def load_foreign_unet(
         raise CheckpointError(f"{folder}: {wrong[0]} holds {tensors[wrong[0]].dtype}, no weights")
     if dtype is None:
         dtype = tensors["conv_in.weight"].dtype
-    state = to_ours(unet, tensors, linear_projection=linear)
-    unet.load_state_dict({k: v.to(dtype) for k, v in state.items()}, assign=True)
+    state = to_ours(unet, tensors, linear_projection=linear, dtype=dtype)
+    unet.load_state_dict(state, assign=True)
     return unet.eval(), ForeignInfo(config=config)
 
 

@@ -168,28 +168,34 @@ def to_theirs(unet: UNet, *, linear_projection: bool) -> dict[str, Tensor]:
 
 
 def to_ours(
-    unet: UNet, theirs: Mapping[str, Tensor], *, linear_projection: bool
+    unet: UNet,
+    theirs: Mapping[str, Tensor],
+    *,
+    linear_projection: bool,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
-    """Their tensors, whose names and shapes have been checked, as our state dict.
+    """Their tensors, whose names and shapes have been checked, as our state dict, converted to ``dtype`` if given.
 
-    What stands alone stays the tensor it was; only what is stacked or laid out anew is copied.
+    What stands alone stays the tensor it was; only what is stacked, laid out anew or converted is copied, one tensor
+    at a time and once, so that nothing is ever held in both types beside the file itself.
     """
     own = unet.state_dict()
     ours: dict[str, Tensor] = {}
     for piece in pieces(unet, linear_projection=linear_projection):
         for name, sources in _tensors(piece, own):
-            parts = [theirs[source] for source in sources]
+            parts = [_converted(theirs[source], dtype) for source in sources]
             tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
             if piece.as_convolution and name.endswith(".weight"):
                 tensor = tensor[:, :, 0, 0]
-            ours[name] = tensor
+            ours[name] = _laid_out(tensor)
     if unet.low_res_stem is not None:
         channels = unet.config.in_channels
-        ours["stem.weight"] = theirs["conv_in.weight"][:, :channels]
-        ours["stem.bias"] = theirs["conv_in.bias"]
-        ours["low_res_stem.weight"] = theirs["conv_in.weight"][:, channels:]
-        ours["low_res_stem.bias"] = torch.zeros_like(theirs["conv_in.bias"])
-    return {name: _laid_out(tensor) for name, tensor in ours.items()}
+        weight, bias = (_converted(theirs[f"conv_in.{kind}"], dtype) for kind in ("weight", "bias"))
+        ours["stem.weight"] = _laid_out(weight[:, :channels])
+        ours["stem.bias"] = bias
+        ours["low_res_stem.weight"] = _laid_out(weight[:, channels:])
+        ours["low_res_stem.bias"] = torch.zeros_like(bias)
+    return ours
 
 
 def _tensors(piece: Piece, own: Mapping[str, Tensor]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -197,6 +203,15 @@ def _tensors(piece: Piece, own: Mapping[str, Tensor]) -> Iterator[tuple[str, tup
     for ending in (".weight", ".bias", ""):
         if piece.ours + ending in own:
             yield piece.ours + ending, tuple(name + ending for name in piece.theirs)
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """In that type; a convolution is laid out anew in the same pass."""
+    if dtype is None or tensor.dtype == dtype:
+        return tensor
+    last = tensor.ndim == 4
+    layout = torch.channels_last if last else torch.preserve_format
+    return tensor.to(dtype, memory_format=layout)
 
 
 def _laid_out(tensor: Tensor) -> Tensor:
