@@ -1,10 +1,12 @@
 """The repository speaks of itself alone, and its files are what they seem."""
 
+import ast
 import re
+import sys
 import tomllib
 
 import pytest
-from source_tree import ROOT, tracked_files
+from source_tree import FILES, ROOT, syntax, tracked_files
 
 TEXT = {
     ".cfg",
@@ -81,6 +83,28 @@ def test_every_dependency_is_explained():
     names = {Requirement(r).name for r in [*project["dependencies"], *extras]} - {"bottega"}
     explained = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     assert not [name for name in sorted(names) if f"`{name}`" not in explained]
+
+
+def test_the_package_imports_nothing_that_it_does_not_ask_for():
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    names = {Requirement(r).name for r in asked} - {"pillow"}
+    brought = {"PIL", "bottega", "huggingface_hub", "tokenizers"}  # the last two by transformers
+    imported = {
+        name.split(".")[0]
+        for path in FILES
+        for node in ast.walk(syntax(path))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not imported - set(sys.stdlib_module_names) - names - brought
 
 
 @pytest.mark.parametrize("script", ["scripts/test", "scripts/check", ".ci/run"])

@@ -73,7 +73,7 @@ def test_diffusers_reads_the_export_and_agrees(run):
     pictures = preview_batch(toy(), 2).clean()
     with torch.no_grad():
         expected = theirs.float()(pictures).sample
-        assert torch.equal(ours(pictures).sample, expected)
+        assert torch.equal(ours(pictures), expected)
     assert theirs.config["scaling_factor"] == read_autoencoder(run / "export").scale
     assert theirs.config["shift_factor"] == read_autoencoder(run / "export").shift
 
@@ -153,13 +153,18 @@ def test_latents_that_say_nothing_have_no_scale():
         measured_scale(module, [torch.zeros(1, 3, 16, 16)])
 
 
+def full_disk(*_, **__):
+    raise OSError("no space left")
+
+
 def test_a_writing_that_fails_leaves_the_old_autoencoder(run, tmp_path, monkeypatch):
     module = build_autoencoder(TINY, 16)
     settings, folder = TINY.settings(16), tmp_path / "autoencoder"
     write_autoencoder(folder, settings, module.state_dict())
     before = autoencoder_digest(folder)
-    with pytest.raises(TypeError):
-        write_autoencoder(folder, {**settings, "strange": object()}, module.state_dict())
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="no space left"):
+        broken.setattr("bottega.pipelines.latent.save_file", full_disk)
+        write_autoencoder(folder, settings, module.state_dict())
     assert autoencoder_digest(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["autoencoder"]
 

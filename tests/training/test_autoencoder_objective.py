@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from bottega.data import Batch
 from bottega.errors import ConfigError
 from bottega.models.autoencoder import AutoencoderConfig, build_autoencoder
+from bottega.models.autoencoder_kl import Posterior
 from bottega.training.autoencoder_objective import AutoencoderObjective, divergence
 
 
@@ -25,10 +25,10 @@ class Shifted(nn.Module):
 
     def encode(self, images):
         spread = torch.full_like(images, self.log_variance)
-        return SimpleNamespace(latent_dist=SimpleNamespace(mean=images, logvar=spread))
+        return Posterior(mean=images, log_variance=spread)
 
     def decode(self, latents):
-        return SimpleNamespace(sample=latents + self.by)
+        return latents + self.by
 
 
 def batch_of(images: torch.Tensor) -> Batch:
@@ -69,7 +69,7 @@ class Grey(Shifted):
     """Gives nothing back but grey."""
 
     def decode(self, latents):
-        return SimpleNamespace(sample=latents * 0 * self.by)
+        return latents * 0 * self.by
 
 
 def test_lost_stripes_cost_as_much_as_their_steps_are_high():

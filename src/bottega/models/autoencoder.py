@@ -1,11 +1,9 @@
-"""A small autoencoder of our own: diffusers' AutoencoderKL, which others' tools read, built from a plan of ours."""
+"""A small autoencoder of our own: an AutoencoderKL, which others' tools read, built from a plan of ours."""
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
 
 from bottega.errors import ConfigError
+from bottega.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 
 _MAX_FACTOR = 64
 
@@ -45,44 +43,34 @@ class AutoencoderConfig:
         """How many pixels one position of the latents stands for, along each side."""
         return 2 ** (len(self.widths) - 1)
 
-    def settings(self, size: int) -> dict[str, Any]:
+    def settings(self, size: int) -> AutoencoderKLConfig:
         """The same in diffusers' words, for pictures of ``size`` pixels."""
         count = len(self.widths)
-        return {
-            "in_channels": 3,
-            "out_channels": 3,
-            "down_block_types": ["DownEncoderBlock2D"] * count,
-            "up_block_types": ["UpDecoderBlock2D"] * count,
-            "block_out_channels": list(self.widths),
-            "layers_per_block": self.blocks,
-            "act_fn": "silu",
-            "latent_channels": self.latent_channels,
-            "norm_num_groups": self.norm_groups,
-            "sample_size": size,
-            "mid_block_add_attention": self.middle_attention,
-            "use_quant_conv": False,
-            "use_post_quant_conv": False,
-        }
+        return AutoencoderKLConfig(
+            down_block_types=("DownEncoderBlock2D",) * count,
+            up_block_types=("UpDecoderBlock2D",) * count,
+            block_out_channels=self.widths,
+            layers_per_block=self.blocks,
+            latent_channels=self.latent_channels,
+            norm_num_groups=self.norm_groups,
+            sample_size=size,
+            mid_block_add_attention=self.middle_attention,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
 
 
-def build_autoencoder(config: AutoencoderConfig, size: int) -> nn.Module:
-    """An untrained AutoencoderKL for pictures of ``size`` pixels; it takes others too.
+def build_autoencoder(config: AutoencoderConfig, size: int) -> AutoencoderKL:
+    """An untrained autoencoder for pictures of ``size`` pixels; it takes others too.
 
     Raises:
-        ConfigError: When the package diffusers is missing, or ``size`` leaves no whole latents.
+        ConfigError: When ``size`` leaves no whole latents.
     """
     if size % config.factor:
         raise ConfigError(
             f"size must be a multiple of {config.factor}, by which the autoencoder shrinks, got {size}"
         )
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError:
-        raise ConfigError(
-            "an autoencoder is built with the package diffusers: pip install diffusers"
-        ) from None
-    module: nn.Module = AutoencoderKL(**config.settings(size))
-    return module
+    return AutoencoderKL(config.settings(size))
 
 
 __all__ = ["AutoencoderConfig", "build_autoencoder"]

@@ -1,4 +1,4 @@
-"""Latents: diffusers' AutoencoderKL, ours or another's, read with our checks, behind the interface of a space."""
+"""Latents: an autoencoder in diffusers' format, ours or another's, read with our checks, as a space."""
 
 import functools
 import hashlib
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from bottega.checkpoint.foreign_files import STEMS, check_keys, read_config, read_weights
 from bottega.checkpoint.store import check_names
+from bottega.config import from_json
 from bottega.errors import CheckpointError, ConfigError
+from bottega.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from bottega.pipelines.space import Latents
 from bottega.shapes import Images
 
@@ -45,7 +47,7 @@ class Autoencoder:
     Source: Rombach et al. 2022 (arXiv:2112.10752), section 3.1.
     """
 
-    module: Callable[[], Any]
+    module: Callable[[], AutoencoderKL]
     channels: int
     factor: int
     scale: float
@@ -55,29 +57,23 @@ class Autoencoder:
     @torch.no_grad()
     def encode(self, images: Images) -> Latents:
         """The mean of the latents of pictures in [-1, 1]."""
-        module = self._open(images)
-        mean: Tensor = module.encode(images.float()).latent_dist.mean
+        module = self.module().to(device=images.device)
+        mean = module.encode(images.float(), tiled=self.tiled).mean
         return (mean - self.shift) * self.scale
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Images:
         """Pictures in [-1, 1], values outside not clipped."""
-        module = self._open(latents)
-        decoded: Tensor = module.decode(latents.float() / self.scale + self.shift).sample
-        return decoded
+        module = self.module().to(device=latents.device)
+        return module.decode(latents.float() / self.scale + self.shift, tiled=self.tiled)
 
     def preview(self, latents: Latents) -> Images:
         """The first three channels, at the latents' own size: shapes, not colours."""
         return (latents[:, :3].float() / 3).expand(-1, 3, -1, -1)
 
-    def _open(self, like: Tensor) -> Any:
-        module = self.module().to(device=like.device)
-        module.use_tiling = self.tiled
-        return module
-
 
 def read_autoencoder(
-    folder: Path, *, module: Callable[[], Any] | None = None, tiled: bool = False
+    folder: Path, *, module: Callable[[], AutoencoderKL] | None = None, tiled: bool = False
 ) -> Autoencoder:
     """The space that the AutoencoderKL of a diffusers folder spans.
 
@@ -87,16 +83,15 @@ def read_autoencoder(
         tiled: See `Autoencoder`.
 
     Raises:
-        CheckpointError: When the configuration is missing, or of another class.
+        CheckpointError: When the configuration is missing, damaged, of another class, or asks for more than is known.
     """
-    config = _config(folder)
-    shift = config.get("shift_factor")
+    config = _settings(folder)
     return Autoencoder(
         module=(lambda: open_autoencoder(folder)) if module is None else module,
-        channels=int(config.get("latent_channels", 4)),
-        factor=2 ** (len(config.get("block_out_channels", (64,))) - 1),
-        scale=float(config.get("scaling_factor", 0.18215)),
-        shift=0.0 if shift is None else float(shift),
+        channels=config.latent_channels,
+        factor=config.factor,
+        scale=config.scaling_factor,
+        shift=0.0 if config.shift_factor is None else config.shift_factor,
         tiled=tiled,
     )
 
@@ -111,17 +106,16 @@ def stored_space(folder: Path, *, tiled: bool = False) -> Autoencoder:
     return read_autoencoder(folder, module=module, tiled=tiled)
 
 
-def open_autoencoder(folder: Path) -> Any:
+def open_autoencoder(folder: Path) -> AutoencoderKL:
     """The AutoencoderKL of a diffusers folder, frozen and in float32, its weights mapped where they are that already.
 
     Raises:
         CheckpointError: When configuration and tensors do not fit, naming what is missing, surplus or misshapen.
     """
-    autoencoder_class = _autoencoder_class()
-    config = _config(folder)
+    config = _settings(folder)
     tensors = _renamed(read_weights(folder))
     with torch.device("meta"):
-        module = autoencoder_class(**config)
+        module = AutoencoderKL(config)
     check_names(module.state_dict(), tensors, where=str(folder))
     module.load_state_dict({k: t.float() for k, t in tensors.items()}, strict=True, assign=True)
     return module.eval().requires_grad_(False)
@@ -161,7 +155,7 @@ def autoencoder_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def measured_scale(module: Any, batches: Iterable[Images]) -> tuple[float, float]:
+def measured_scale(module: AutoencoderKL, batches: Iterable[Images]) -> tuple[float, float]:
     """What makes the latents of these pictures zero in the mean and one in spread: their shift, and the scale after it.
 
     Source: Rombach et al. 2022 (arXiv:2112.10752), appendix G, where latents are only divided, by the spread of the
@@ -170,7 +164,7 @@ def measured_scale(module: Any, batches: Iterable[Images]) -> tuple[float, float
     count, total, squares = 0, 0.0, 0.0
     with torch.no_grad():
         for images in batches:
-            mean: Tensor = module.encode(images.float()).latent_dist.mean.double()
+            mean = module.encode(images.float()).mean.double()
             count += mean.numel()
             total += float(mean.sum())
             squares += float(mean.square().sum())
@@ -185,7 +179,7 @@ def measured_scale(module: Any, batches: Iterable[Images]) -> tuple[float, float
 
 def write_autoencoder(
     folder: Path,
-    settings: Mapping[str, Any],
+    settings: AutoencoderKLConfig,
     tensors: Mapping[str, Tensor],
     *,
     scale: float = 1.0,
@@ -196,21 +190,14 @@ def write_autoencoder(
 
     Args:
         folder: Where to.
-        settings: What diffusers builds it from.
+        settings: What it is built from.
         tensors: Its weights.
         scale: What latents are multiplied by.
         shift: What is taken from them before.
         dtype: Of the weights written.
     """
-    from diffusers import __version__
-
-    config = {
-        "_class_name": AUTOENCODER_CLASS,
-        "_diffusers_version": __version__,
-        **settings,
-        "scaling_factor": scale,
-        "shift_factor": shift,
-    }
+    scaled = replace(settings, scaling_factor=scale, shift_factor=shift)
+    config = {"_class_name": AUTOENCODER_CLASS, **asdict(scaled)}
     stored = {
         name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()
     }
@@ -235,12 +222,18 @@ def _config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} describes a {named}, which is not supported; supported is {AUTOENCODER_CLASS}"
         )
-    known = dict.fromkeys(_autoencoder_class().__init__.__annotations__)
-    plain = check_keys(config, known, where=str(path))
-    for key in ("latents_mean", "latents_std"):
-        if plain.get(key) is not None:
-            raise CheckpointError(f"{path} has the setting {key}, which is not supported here")
-    return plain
+    return check_keys(config, AutoencoderKLConfig.__dataclass_fields__, where=str(path))
+
+
+def _settings(folder: Path) -> AutoencoderKLConfig:
+    where = str(folder / "config.json")
+    try:
+        return from_json(AutoencoderKLConfig, _config(folder), where=where)
+    except ConfigError as error:
+        message = str(error)
+        raise CheckpointError(
+            message if message.startswith(where) else f"{where}: {message}"
+        ) from None
 
 
 def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -252,16 +245,6 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 name = name.replace(old, new)
         renamed[name] = tensor
     return renamed
-
-
-def _autoencoder_class() -> Any:
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError:
-        raise CheckpointError(
-            "latents need the autoencoder of the package diffusers: pip install diffusers"
-        ) from None
-    return AutoencoderKL
 
 
 __all__ = [

@@ -62,7 +62,7 @@ def autoencoder_parts(config: RunConfig, task: AutoencoderTask) -> tuple[nn.Modu
 
 
 def export_autoencoder(config: RunConfig, run: RunDir, folder: Path) -> Path:
-    """Write a run's averaged weights as diffusers' AutoencoderKL, with the scale of its latents, measured.
+    """Write a run's averaged weights as an AutoencoderKL, with the scale of its latents, measured.
 
     The journal is told the scale, and how far what it gives back is from unseen pictures.
     """
@@ -132,7 +132,7 @@ class Reconstructions:
 def reconstructed(network: nn.Module, pictures: Images) -> Images:
     """What an autoencoder gives back of pictures, from the mean of their latents, in the type of its weights."""
     inputs = pictures.to(next(network.parameters()).dtype)
-    given: Tensor = network(inputs, sample_posterior=False).sample
+    given: Tensor = network(inputs)
     return given.float()
 
 

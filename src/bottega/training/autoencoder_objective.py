@@ -43,11 +43,11 @@ class AutoencoderObjective:
         module: Any = network
         dtype = next(network.parameters()).dtype
         inputs = clean.to(dtype).contiguous(memory_format=torch.channels_last)
-        posterior = module.encode(inputs).latent_dist
-        mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+        posterior = module.encode(inputs)
+        mean, log_variance = posterior.mean.float(), posterior.log_variance.float()
         eps = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
         latents = mean + (log_variance / 2).exp() * eps
-        given = module.decode(latents.to(dtype)).sample.float()
+        given = module.decode(latents.to(dtype)).float()
         pixels = (given - clean).abs().flatten(1).mean(1)
         outlines = _steps(given - clean)
         told = divergence(mean, log_variance)
