@@ -160,6 +160,19 @@ def test_thresholds_are_read_as_static_or_dynamic():
         ({"rescale_betas_zero_snr": True}, "zero_terminal_snr needs"),
         ({"clip_sample": True, "clip_sample_range": 2.0}, "clips at another value"),
         ({"variance_type": "learned"}, "variance_type 'learned' is not supported"),
+        ({"a_setting_of_tomorrow": 3}, "a_setting_of_tomorrow=3, which is not supported"),
+        ({"timestep_type": "continuous"}, "timestep_type 'continuous' is not supported"),
+        ({"predict_epsilon": False}, "predict_epsilon False is not supported"),
+        ({"use_dynamic_shifting": True}, "use_dynamic_shifting"),
+        ({"beta_start": -1.0}, "betas need"),
+        ({"beta_start": float("nan")}, "lacks the number beta_start"),
+        ({"num_train_timesteps": 10**6}, "at most 100,000"),
+        ({"num_train_timesteps": 10**12}, "lacks the number num_train_timesteps"),
+        ({"num_train_timesteps": 10.5}, "num_train_timesteps is a whole number"),
+        ({"steps_offset": "one"}, "lacks the number steps_offset"),
+        ({"trained_betas": [0.1, 0.2]}, "trained_betas must be 1000 numbers"),
+        ({"trained_betas": "linear"}, "trained_betas must be 1000 numbers"),
+        ({"thresholding": True, "sample_max_value": "big"}, "lacks the number sample_max_value"),
     ],
 )
 def test_a_scheduler_that_is_not_understood_is_refused_by_name(tmp_path, change, words):
@@ -173,6 +186,22 @@ def test_a_scheduler_that_is_not_understood_is_refused_by_name(tmp_path, change,
     (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=words):
         read_scheduling(tmp_path)
+
+
+def test_what_idles_and_what_only_steers_their_solvers_is_let_through(tmp_path):
+    config = {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "num_train_timesteps": 1000,
+        **SD_BETAS,
+        "a_setting_of_tomorrow": None,
+        "another": False,
+        "_note": "hello",
+        "solver_order": 2,
+        "tensor_format": "pt",
+        "predict_epsilon": True,
+    }
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    assert read_scheduling(tmp_path).sampler == "dpmpp_2m"
 
 
 def test_a_plan_refuses_what_makes_no_sense():

@@ -243,7 +243,14 @@ def test_a_configuration_that_contradicts_its_tensors_is_one_line(
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     picture = tmp_path / "x.png"
     refused(capsys, words, "paint", "x", "--model", broken, "-o", picture, "--steps", 1)
-    assert not picture.exists()
+    refused(capsys, str(broken), "import", broken, tmp_path / "to")
+    assert not picture.exists() and not (tmp_path / "to").exists()
+
+
+def test_words_that_cannot_be_read_are_refused_before_anything_is_written(broken, tmp_path, capsys):
+    (broken / "tokenizer" / "tokenizer.json").write_text("{")
+    refused(capsys, str(broken / "tokenizer"), "import", broken, tmp_path / "to")
+    assert [path.name for path in tmp_path.iterdir() if "to" in path.name] == []
 
 
 def test_the_target_of_an_import_must_not_be_there(folders, tmp_path, capsys):

@@ -22,6 +22,9 @@ from bottega.shapes import Sigmas
 LEAST_SIGNAL = 2.0**-24
 """Where a schedule that ends without any signal ends instead, so that its last sigma is finite (4096)."""
 
+MAX_TIMESTEPS = 100_000
+"""More timesteps than this are taken for a mistake."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
@@ -231,6 +234,7 @@ def scaled_linear_betas(
 
     Source: Rombach et al. 2022 (arXiv:2112.10752), as their code and diffusers' ``scaled_linear`` have it.
     """
+    _check_betas(start, end)
     return Discrete.from_betas([root**2 for root in _ramp(start**0.5, end**0.5, timesteps)])
 
 
@@ -249,14 +253,20 @@ def squared_cosine_capped(timesteps: int = 1000, max_beta: float = 0.999) -> Dis
 
 def _ramp(start: float, end: float, count: int) -> list[float]:
     _check_table(count)
-    if not 0 < start <= end < 1:
-        raise ConfigError(f"betas need 0 < start <= end < 1, got {start} and {end}")
+    _check_betas(start, end)
     return [start + (end - start) * k / (count - 1) for k in range(count)]
 
 
+def _check_betas(start: float, end: float) -> None:
+    if not 0 < start <= end < 1:
+        raise ConfigError(f"betas need 0 < start <= end < 1, got {start} and {end}")
+
+
 def _check_table(timesteps: int) -> None:
-    if timesteps < 2:
-        raise ConfigError(f"a schedule needs at least two timesteps, got {timesteps}")
+    if not 2 <= timesteps <= MAX_TIMESTEPS:
+        raise ConfigError(
+            f"a schedule needs at least two timesteps, and at most {MAX_TIMESTEPS:,}, got {timesteps}"
+        )
 
 
 def _times(steps: int, end: float) -> list[float]:

@@ -36,6 +36,9 @@ from bottega.models.stream_config import (
     VectorWithNumbers,
 )
 
+MAX_BLOCKS = 256
+"""More residual blocks in a level are taken for a mistake."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
@@ -60,6 +63,10 @@ class Level:
             self.down_blocks > 0, f"level.down_blocks must be at least 1, got {self.down_blocks}"
         )
         require(self.up_blocks > 0, f"level.up_blocks must be at least 1, got {self.up_blocks}")
+        require(
+            max(self.down_blocks, self.up_blocks) <= MAX_BLOCKS,
+            f"a level has at most {MAX_BLOCKS} blocks on either way, got {self.down_blocks} and {self.up_blocks}",
+        )
         head_width = getattr(self.attention, "head_width", 1)
         for name, width in (("width", self.width), ("up_width", self.width_up)):
             require(

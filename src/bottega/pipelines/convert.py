@@ -33,6 +33,8 @@ from bottega.pipelines.foreign import (
     used_files,
 )
 from bottega.pipelines.hub import locate, model_name
+from bottega.pipelines.opening import Opener
+from bottega.pipelines.residency import Residency
 from bottega.pipelines.stored import DENOISER_KIND, DenoiserConfig, load_timestep_denoiser
 from bottega.rundir import sync_folder
 
@@ -126,6 +128,7 @@ def _found(source: str | Path, local_files_only: bool) -> Pipeline:
 def _write_model(building: Path, pipelines: Sequence[Pipeline]) -> CascadeManifest:
     first = pipelines[0]
     parts = first.parts(ORIGIN)
+    Opener(folder=first.folder, residency=Residency("active")).check(parts)
     (building / ORIGIN).mkdir()
     for name in parts.folders:
         if name != ORIGIN:

@@ -9,7 +9,7 @@ from bottega.checkpoint import load_manifest
 from bottega.checkpoint.ensemble import is_ensemble
 from bottega.checkpoint.foreign import load_foreign_unet
 from bottega.checkpoint.foreign.unet_settings import plan_of
-from bottega.checkpoint.foreign_files import weight_files
+from bottega.checkpoint.foreign_files import read_weights, weight_files
 from bottega.conditioning import Encoders
 from bottega.conditioning.foreign_text import ForeignTextEncoder, TextPart, text_part
 from bottega.diffusion import DenoiserLike, TimestepDenoiser, TimestepPlan
@@ -109,6 +109,18 @@ class Opener:
         )
         return Encoders([encoder])
 
+    def check(self, parts: PipelineParts) -> None:
+        """Refuse parts whose settings and weights contradict each other, before they are needed; none stays open.
+
+        Raises:
+            CheckpointError: Naming the part, and the tensor that is missing or of another shape.
+        """
+        self.encoders(parts)  # reads the tokenizers
+        for entry in parts.texts:
+            _check_text(self.folder / entry.folder, entry.model)
+        if parts.autoencoder is not None:
+            open_autoencoder(self.folder / parts.autoencoder)
+
     def _text(self, entry: TextEntry) -> TextPart:
         folder = self.folder / entry.folder
         weight_files(folder)
@@ -120,6 +132,32 @@ class Opener:
             model=self.residency.part(part.model),
             dtype=self.dtype,
         )
+
+
+def _check_text(folder: Path, kind: str) -> None:
+    """Compare what a text model's settings describe with the tensors in its files, of which only the names are read.
+
+    Names in files may have prefixes that transformers takes away.
+    """
+    import transformers
+
+    model_class = getattr(transformers, kind)
+    try:
+        config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            model = model_class(config)
+    except Exception as error:  # of many kinds, for settings that make no model
+        raise CheckpointError(f"{folder / 'config.json'} makes no {kind}: {error}") from None
+    found = {name: tuple(t.shape) for name, t in read_weights(folder).items()}
+    names: dict[int, list[str]] = {}  # of one tensor there may be several
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    shapes = {id(parameter): tuple(parameter.shape) for parameter in model.parameters()}
+    for key, shape in shapes.items():
+        own = [f for f in found if any(f == n or f.endswith(f".{n}") for n in names[key])]
+        if not any(found[name] == shape for name in own):
+            how = f"is {list(found[own[0]])} instead of {list(shape)}" if own else "is missing"
+            raise CheckpointError(f"{folder} is no complete {kind}: {names[key][0]} {how}")
 
 
 def plan_in(place: Path) -> TimestepPlan:

@@ -13,6 +13,8 @@ from bottega.errors import CheckpointError, ConfigError, nearest
 
 NAME = "scheduler_config.json"
 
+_HUGE = 1e9
+
 _SAMPLERS = {
     "DDIMScheduler": "ddim",
     "DDPMScheduler": "euler_ancestral",
@@ -44,8 +46,58 @@ _BETAS = {
     "squaredcos_cap_v2": "squared_cosine",
 }
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-_REFUSED = ("use_flow_sigmas", "use_beta_sigmas", "use_exponential_sigmas")
+_REFUSED = (
+    "use_flow_sigmas",
+    "use_beta_sigmas",
+    "use_exponential_sigmas",
+    "use_dynamic_shifting",
+    "shift_terminal",
+)
 """Settings that change which noise a timestep means, or that we have no grid for."""
+
+_READ = (
+    "beta_end",
+    "beta_schedule",
+    "beta_start",
+    "clip_sample",
+    "clip_sample_range",
+    "dynamic_thresholding_ratio",
+    "num_train_timesteps",
+    "predict_epsilon",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "sample_max_value",
+    "steps_offset",
+    "thresholding",
+    "timestep_spacing",
+    "timestep_type",
+    "trained_betas",
+    "use_karras_sigmas",
+    "variance_type",
+    *_REFUSED,
+)
+_OF_STEPS = (
+    "algorithm_type",
+    "disable_corrector",
+    "euler_at_final",
+    "final_sigmas_type",
+    "flow_shift",
+    "interpolation_type",
+    "lambda_min_clipped",
+    "lower_order_final",
+    "predict_x0",
+    "set_alpha_to_one",
+    "sigma_max",
+    "sigma_min",
+    "skip_prk_steps",
+    "solver_order",
+    "solver_p",
+    "solver_type",
+    "tensor_format",
+    "time_shift_type",
+    "use_lu_lambdas",
+)
+"""Settings that say how a solver of theirs walks. None changes what a network learned, and we walk our own way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +136,7 @@ def parse_scheduling(config: Mapping[str, Any], *, where: str) -> Scheduling:
         raise CheckpointError(
             f"{where} describes a {named}, which is not supported{nearest(named, _SAMPLERS)}"
         )
-    for key in _REFUSED:
-        if config.get(key):
-            raise CheckpointError(f"{where} has the setting {key}, which is not supported here")
+    _check_keys(config, where)
     plan = _plan(config, where)
     plan.schedule  # noqa: B018 - betas that make no schedule are refused here, not while painting
     spacing = str(config.get("timestep_spacing", "leading"))
@@ -104,14 +154,42 @@ def parse_scheduling(config: Mapping[str, Any], *, where: str) -> Scheduling:
     )
 
 
+def _check_keys(config: Mapping[str, Any], where: str) -> None:
+    """Refuse what is not understood. Null and false are how newer releases write down that they do nothing new."""
+    for key, value in config.items():
+        idle = value is None or value is False or key.startswith("_")
+        if key in _REFUSED and value:
+            raise CheckpointError(f"{where} has the setting {key}, which is not supported here")
+        if key not in (*_READ, *_OF_STEPS) and not idle:
+            raise CheckpointError(
+                f"{where} has the setting {key}={value!r}, which is not supported here"
+            )
+    for key, usual in (("timestep_type", "discrete"), ("predict_epsilon", True)):
+        if config.get(key, usual) not in (usual, None):
+            raise CheckpointError(f"{where}: {key} {config[key]!r} is not supported; only {usual}")
+
+
+def _table(config: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
+    """Betas that are given one by one."""
+    given: Any = config.get("trained_betas")
+    if given is None:
+        return None
+    count = _whole(config, "num_train_timesteps", where)
+    betas = cast(list[Any], given) if isinstance(given, list) else []
+    if len(betas) != count or not all(isinstance(beta, (int, float)) for beta in betas):
+        raise CheckpointError(
+            f"{where}: trained_betas must be {count} numbers, one for each of num_train_timesteps"
+        )
+    return tuple(float(beta) for beta in betas)
+
+
 def _plan(config: Mapping[str, Any], where: str) -> TimestepPlan:
-    table = config.get("trained_betas")
     return TimestepPlan(
         betas=cast(Betas, _chosen(config, "beta_schedule", _BETAS, where)),
-        num_timesteps=int(_number(config, "num_train_timesteps", where)),
+        num_timesteps=_whole(config, "num_train_timesteps", where),
         beta_start=_number(config, "beta_start", where),
         beta_end=_number(config, "beta_end", where),
-        table=None if table is None else tuple(float(beta) for beta in table),
+        table=_table(config, where),
         prediction=cast(
             Prediction,
             _chosen(
@@ -119,7 +197,7 @@ def _plan(config: Mapping[str, Any], where: str) -> TimestepPlan:
             ),
         ),
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
-        steps_offset=int(config.get("steps_offset", 0)),
+        steps_offset=_whole({"steps_offset": 0, **config}, "steps_offset", where),
         learned_variance=_learns_variance(config, where),
     )
 
@@ -134,12 +212,13 @@ def _learns_variance(config: Mapping[str, Any], where: str) -> bool:
 
 def _threshold(config: Mapping[str, Any], where: str) -> Static | Dynamic | None:
     if config.get("thresholding"):
-        cap = float(config.get("sample_max_value", 1.0))
-        share = float(config.get("dynamic_thresholding_ratio", 0.995))
+        cap = _number({"sample_max_value": 1.0, **config}, "sample_max_value", where)
+        ratio = "dynamic_thresholding_ratio"
+        share = _number({ratio: 0.995, **config}, ratio, where)
         return Dynamic(percentile=share, cap=cap) if cap > 1 else Static()
     if not config.get("clip_sample"):
         return None
-    if float(config.get("clip_sample_range", 1.0)) != 1:
+    if _number({"clip_sample_range": 1.0, **config}, "clip_sample_range", where) != 1:
         raise CheckpointError(f"{where} clips at another value than 1, which is not supported here")
     return Static()
 
@@ -153,9 +232,16 @@ def _chosen(config: Mapping[str, Any], key: str, known: Mapping[str, str], where
 
 def _number(config: Mapping[str, Any], key: str, where: str) -> float:
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _HUGE:
         raise CheckpointError(f"{where} lacks the number {key}")
     return float(value)
+
+
+def _whole(config: Mapping[str, Any], key: str, where: str) -> int:
+    value = _number(config, key, where)
+    if value != int(value):
+        raise CheckpointError(f"{where}: {key} is a whole number, got {value:g}")
+    return int(value)
 
 
 __all__ = ["NAME", "Scheduling", "parse_scheduling", "read_scheduling"]

@@ -44,6 +44,8 @@ _CONV_MIDDLE = "UNetMidBlock2DCrossAttn"
 _SIMPLE_MIDDLE = "UNetMidBlock2DSimpleCrossAttn"
 _TEXT_GROUPS = 32  # fixed there
 _TRANSFORMER_EPS = 1e-6  # fixed there
+_MAX_WIDTH = 1 << 17
+_MAX_BLOCKS = 64  # per level, and as many levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +206,21 @@ def _check(s: UNetSettings, where: str) -> None:
         if not fine:
             raise CheckpointError(f"{where}: {message}")
 
+    _check_sizes(s, refuse)
     _check_levels(s, refuse)
     _check_kinds(s, refuse)
+
+
+def _check_sizes(s: UNetSettings, refuse: Callable[[bool, str], None]) -> None:
+    """No number is so large that building what it describes would take the machine."""
+    for key in UNetSettings.__dataclass_fields__:
+        value = getattr(s, key)
+        numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if type(n) is int]
+        most = _MAX_BLOCKS if "layers_per_block" in key else _MAX_WIDTH
+        refuse(
+            len(numbers) <= _MAX_BLOCKS and all(0 <= n <= most for n in numbers),
+            f"{key} {value} is no size that a network of this class has; at most {most:,} is read",
+        )
 
 
 def _check_levels(s: UNetSettings, refuse: Callable[[bool, str], None]) -> None:
