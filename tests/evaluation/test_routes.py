@@ -44,7 +44,7 @@ def denoiser(routed_painter):
 
 def context_of(painter, denoiser, prompt=PROMPT):
     with torch.no_grad():
-        return network_of(denoiser).prepare(painter._encoders.condition([prompt]))
+        return network_of(denoiser).prepare(painter.encoders.condition([prompt]))
 
 
 def test_every_token_has_the_experts_that_the_network_sends_it_to(traced, routed_painter, denoiser):
@@ -80,7 +80,7 @@ def test_a_word_acts_where_the_networks_own_mask_says(traced, routed_painter, de
     network, context = network_of(denoiser), context_of(routed_painter, denoiser)
     stage = routed_stage(routed_painter)
     x = None
-    condition = routed_painter._encoders.condition([PROMPT])
+    condition = routed_painter.encoders.condition([PROMPT])
     for step in stage.paint(condition, condition.null(), [5], routed_painter.settings["base"]):
         x = step.x
     from bottega.seeding import generator

@@ -102,7 +102,7 @@ def test_a_context_can_be_called_after_others_were_prepared(folder: Path):
     shelved, _ = load_shelved(folder / "base")
     whole, _ = load_denoiser(folder / "base")
     painter = load(folder, device="cpu", dtype="float32")
-    heard = [painter._encoders.condition([text]) for text in (PROMPT, "a dog")]
+    heard = [painter.encoders.condition([text]) for text in (PROMPT, "a dog")]
     x, sigma = torch.randn(1, 3, 8, 8), torch.ones(1)
     contexts = [shelved.prepare(condition) for condition in heard]
     before = shelved.network.resident
@@ -117,7 +117,7 @@ def test_the_weights_follow_the_network_s_precision(folder: Path):
     shelved, _ = load_shelved(folder / "base")
     shelved.to(dtype=torch.bfloat16)
     painter = load(folder, device="cpu", dtype="float32")
-    shelved.prepare(painter._encoders.condition([PROMPT]))
+    shelved.prepare(painter.encoders.condition([PROMPT]))
     assert {p.dtype for p in shelved.parameters()} == {torch.bfloat16}
 
 
@@ -128,7 +128,7 @@ def test_a_network_trained_with_timesteps_is_shelved_too(folder: Path, tmp_path:
     shelved, _ = load_shelved(tmp_path / "eps")
     whole, _ = load_timestep_denoiser(tmp_path / "eps")
     assert isinstance(shelved.network, ShelvedUNet)
-    heard = load(folder, device="cpu", dtype="float32")._encoders.condition([PROMPT])
+    heard = load(folder, device="cpu", dtype="float32").encoders.condition([PROMPT])
     x, sigma = torch.randn(1, 3, 8, 8), torch.ones(1)
     with torch.no_grad():
         expected = whole(x, sigma, whole.prepare(heard))

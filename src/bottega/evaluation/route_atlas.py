@@ -50,7 +50,7 @@ def routed_stage(painter: Painter, name: str | None = None) -> Stage:
 
 def network_and_encoders(painter: Painter, name: str | None = None) -> tuple[UNet, Encoders]:
     """What paths are asked of; raises as `routed_stage` does."""
-    return network_of(routed(routed_stage(painter, name).denoiser)), painter._encoders
+    return network_of(routed(routed_stage(painter, name).denoiser)), painter.encoders
 
 
 def atlas(
@@ -79,7 +79,7 @@ def atlas(
     if not words:
         raise InputError("routes are those of words; the prompt has none")
     chosen = routed_stage(painter, stage)
-    condition = painter._encoders.condition([prompt]).to(device=painter.device)
+    condition = painter.encoders.condition([prompt]).to(device=painter.device)
     x = None
     for step in chosen.paint(condition, condition.null(), [seed], settings, device=painter.device):
         x = step.x
@@ -89,7 +89,7 @@ def atlas(
     routes = trace(
         chosen.denoiser,
         prompt,
-        painter._encoders,
+        painter.encoders,
         condition,
         x.detach(),
         looks=some_of(sigmas) if looks is None else looks,

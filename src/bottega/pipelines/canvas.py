@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from bottega.errors import InputError
+from bottega.pipelines import given
 
 MAX_SIDE_PX = 8192
 """Longer sides are taken for a mistake."""
@@ -49,6 +50,21 @@ class Painting(Protocol):
     def multiple(self) -> int:
         """Its sides are multiples of this."""
         ...
+
+
+def canvas_of(size: Canvas | tuple[int, int] | int) -> Canvas:
+    """A size as a canvas: height and width, or one number for a square.
+
+    Raises:
+        InputError: When it is something else, or makes no picture.
+    """
+    if isinstance(size, Canvas):
+        return size
+    sides = [size, size] if isinstance(size, int) else given.listed(size, "height and width")
+    if len(sides) != 2:
+        raise InputError(f"a size is (height, width), got {len(sides)} numbers")
+    height, width = (given.whole(side, "a side of a picture") for side in sides)
+    return Canvas(height=height, width=width)
 
 
 def parse_canvas(text: str) -> Canvas:
@@ -152,6 +168,7 @@ __all__ = [
     "MAX_SIDE_PX",
     "Canvas",
     "Painting",
+    "canvas_of",
     "check_canvas",
     "fit_aspect",
     "parse_aspect",

@@ -197,7 +197,7 @@ def find_model(model: str | Path) -> Path:
             )
         return folder
     folder = Path(model)
-    if folder.is_dir():
+    if str(model) and folder.is_dir():
         return folder
     if len(folder.parts) > 1:
         raise InputError(f"there is no model folder {folder}")

@@ -1,23 +1,22 @@
 """What the painter is asked for, one commission per picture: checked before anything is painted."""
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from types import NoneType
+from typing import Any, cast
 
 from PIL import Image
 
-from bottega.errors import InputError
+from bottega.errors import InputError, nearest
+from bottega.pipelines import given
 from bottega.pipelines.controls import StageControl
-from bottega.pipelines.edit import Start, record
+from bottega.pipelines.edit import FromPicture, Inpaint, Start, record
 from bottega.pipelines.masks import StoredMask
 from bottega.pipelines.provenance import Request
 from bottega.pipelines.regions import Region
 from bottega.pipelines.style import style_digest
 
-T = TypeVar("T")
-
-Regions = Sequence[Region] | Sequence[Sequence[Region]]
+Regions = Region | Sequence[Region] | Sequence[Sequence[Region]]
 """Regions for every picture, or a list of them for each."""
 
 Styles = Image.Image | Sequence[Image.Image | None]
@@ -57,21 +56,21 @@ def commissions(
     Raises:
         InputError: Without prompts, or for anything that should be one per prompt and is not.
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = [prompts] if isinstance(prompts, str) else given.listed(prompts, "prompts")
     if not texts:
         raise InputError(
             "there is nothing to paint: give at least one prompt (an empty one paints freely)"
         )
     count = len(texts)
-    negatives: list[str | None] = (
-        [negative] * count if negative is None or isinstance(negative, str) else list(negative)
-    )
+    negatives = _each(negative, str, count, "negative prompts")
     first = 0 if seeds is None else seeds
-    numbers = [first + i for i in range(count)] if isinstance(first, int) else [*first]
-    places = _regions(regions, count)
-    styles: list[Image.Image | None] = (
-        [style] * count if style is None or isinstance(style, Image.Image) else list(style)
+    numbers = (
+        [first + i for i in range(count)]
+        if isinstance(first, int)
+        else given.listed(first, "seeds, when they are no whole number,")
     )
+    places = _regions(regions, count)
+    styles = _each(style, Image.Image, count, "style pictures")
     for what, values in (
         ("negative prompts", negatives),
         ("seeds", numbers),
@@ -80,18 +79,22 @@ def commissions(
     ):
         if len(values) != count:
             raise InputError(f"expected {count} {what}, one per prompt, got {len(values)}")
+    if not isinstance(start, (FromPicture, Inpaint, NoneType)):
+        raise InputError(
+            f"start is FromPicture(picture) or Inpaint(picture, mask), got {given.shown(start)}"
+        )
     begun = record(start)
     return [
         Commission(
             request=Request(
-                prompt=text,
-                negative=avoid,
-                seed=operator.index(seed),
+                prompt=given.text(text, "a prompt"),
+                negative=None if avoid is None else given.text(avoid, "a negative prompt"),
+                seed=given.whole(seed, "a seed"),
                 regions=where,
                 start=begun,
                 controls=tuple(control.record for control in controls),
             ),
-            style=picture,
+            style=None if picture is None else given.picture(picture, "a style picture"),
             start=start,
             controls=controls,
         )
@@ -101,14 +104,49 @@ def commissions(
     ]
 
 
+def heard_streams(encoders: Sequence[str] | None, names: Sequence[str]) -> tuple[str, ...]:
+    """The streams that are heard, of those with these ``names``; ``clip`` is both of CLIP's, and None is all.
+
+    Raises:
+        InputError: For an encoder that is not among them, naming the nearest.
+    """
+    if encoders is None:
+        return tuple(names)
+    asked = encoders.split("+") if isinstance(encoders, str) else given.listed(encoders, "encoders")
+    known = {name: (name,) for name in names}
+    both = tuple(name for name in names if name.startswith("clip"))
+    known |= {"clip": both} if both else {}
+    for name in asked:
+        if name not in known:
+            raise InputError(f"encoder {name!r} is not known here{nearest(str(name), known)}")
+    wanted = {stream for name in asked for stream in known[name]}
+    return tuple(name for name in names if name in wanted)
+
+
+def _each(value: Any, kind: type, count: int, what: str) -> list[Any]:
+    """One for all, or one for each."""
+    if value is None or isinstance(value, kind):
+        return [value] * count
+    return given.listed(value, what)
+
+
 def _regions(regions: Regions | None, count: int) -> list[tuple[Region, ...]]:
-    given = [] if regions is None else list(regions)
-    if all(isinstance(region, Region) for region in given):
-        found = [tuple(cast(list[Region], given))] * count
-    elif any(isinstance(region, Region) for region in given):
+    listed = (
+        []
+        if regions is None
+        else [regions]
+        if isinstance(regions, Region)
+        else given.listed(regions, "regions")
+    )
+    if all(isinstance(region, Region) for region in listed):
+        found = [tuple(cast(list[Region], listed))] * count
+    elif any(isinstance(region, Region) for region in listed):
         raise InputError("regions are one list for all pictures, or one list for each, not both")
     else:
-        found = [tuple(of_one) for of_one in cast(list[Sequence[Region]], given)]
+        found = [tuple(given.listed(of_one, "the regions of a picture")) for of_one in listed]
+    for region in (region for of_one in found for region in of_one):
+        if not isinstance(region, Region):
+            raise InputError(f"a region is Region(phrase, where), got {given.shown(region)}")
     for of_one in found:
         masks = [r.place for r in of_one if isinstance(r.place, StoredMask)]
         size = sum(len(mask.data) for mask in masks)
@@ -120,4 +158,4 @@ def _regions(regions: Regions | None, count: int) -> list[tuple[Region, ...]]:
     return found
 
 
-__all__ = ["Commission", "Regions", "Styles", "commissions"]
+__all__ = ["Commission", "Regions", "Styles", "commissions", "heard_streams"]

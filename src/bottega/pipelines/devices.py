@@ -8,12 +8,13 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16")
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
     """The device of that name; ``auto`` is CUDA where there is one, and the CPU otherwise.
 
     Raises:
         InputError: For an unknown name, or a device that is not here.
     """
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
@@ -31,12 +32,13 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def find_dtype(name: str, device: torch.device) -> torch.dtype:
+def find_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The precision of that name; ``auto`` is bfloat16 where ``device`` multiplies it fast.
 
     Raises:
         InputError: For an unknown name.
     """
+    name = str(name).removeprefix("torch.")
     if name not in DTYPES:
         raise InputError(f"dtype {name!r} is not known{nearest(name, DTYPES)}")
     if name == "auto":

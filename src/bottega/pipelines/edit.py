@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bottega.diffusion import Denoise
 from bottega.errors import InputError
+from bottega.pipelines import given
 from bottega.pipelines.masks import MaskLike, StoredMask, store
 from bottega.pipelines.style import style_digest, style_tensor
 from bottega.shapes import Images, Sigmas
@@ -46,6 +47,7 @@ class FromPicture:
     strength: float = 0.6
 
     def __post_init__(self) -> None:
+        given.picture(self.picture, "a picture to begin with")
         _check_strength(self.strength)
 
     @property
@@ -72,6 +74,7 @@ class Inpaint:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
+        given.picture(self.picture, "a picture to paint a part of")
         _check_strength(self.strength)
         mask = self.mask if isinstance(self.mask, StoredMask) else _two_tone(self.mask)
         object.__setattr__(self, "mask", mask)
@@ -144,17 +147,17 @@ class Beginnings:
             width: Of the painting.
             device: Where to.
         """
-        given = [start for start in starts if start is not None]
-        if not given:
+        begun = [start for start in starts if start is not None]
+        if not begun:
             return None
-        fitted = [_fitted(start.picture.convert("RGB"), (width, height)) for start in given]
+        fitted = [_fitted(start.picture.convert("RGB"), (width, height)) for start in begun]
         clean = torch.stack([style_tensor(picture) for picture in fitted]).to(device)
-        keeps = [_keep(start, height, width) for start in given]
+        keeps = [_keep(start, height, width) for start in begun]
         masks = [keep for keep in keeps if keep is not None]
         keep = torch.stack(masks).to(device) if masks else None
-        if keep is not None and given[0].strength == 1:
+        if keep is not None and begun[0].strength == 1:
             clean = torch.where(keep, clean, 0.0)  # what stood there is forgotten
-        return cls(clean=clean, keep=keep, strength=given[0].strength)
+        return cls(clean=clean, keep=keep, strength=begun[0].strength)
 
     def at(self, height: int, width: int) -> "Beginnings":
         """The same, smaller, by area: a position is kept only where every pixel of it is."""
@@ -215,7 +218,7 @@ def _two_tone(mask: MaskLike) -> StoredMask:
 
 
 def _check_strength(strength: float) -> None:
-    if not 0 < strength <= 1:
+    if not 0 < given.number(strength, "strength") <= 1:
         raise InputError(f"strength is above 0 and at most 1, got {strength:g}")
 
 

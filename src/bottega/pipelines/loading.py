@@ -28,8 +28,8 @@ from bottega.pipelines.stage import Stage
 def load(
     model: str | Path = "piccolo",
     *,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     lanes: int = 1,
     residency: str = "all",
     local_files_only: bool = False,

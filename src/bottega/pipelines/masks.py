@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from bottega.errors import InputError
+from bottega.pipelines import given
 
 MAX_SIDE_PX = 8192
 """Larger masks are taken for a mistake."""
@@ -94,10 +95,20 @@ def store(mask: MaskLike, *, largest_px: int | None = None, what: str = "the mas
 def _grey(mask: MaskLike, what: str) -> Image.Image:
     if isinstance(mask, Image.Image):
         return _grey_picture(mask, what)
-    numbers = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
+    if isinstance(mask, Tensor):
+        plain = mask.detach().cpu()
+        numbers = (plain.float() if plain.is_floating_point() else plain).numpy()
+    elif isinstance(mask, np.ndarray):
+        numbers = mask
+    else:
+        raise InputError(
+            f"{what} is a picture, an array or a tensor, got {given.shown(mask)}; "
+            "bottega.pipelines.open_mask(path) reads one"
+        )
     if numbers.ndim != 2:
         raise InputError(f"{what} has rows and columns, got {numbers.ndim} dimensions")
-    if numbers.dtype.kind not in "bf" and not np.isin(numbers, (0, 1)).all():
+    is_whole = numbers.dtype.kind in "iu" and bool(np.isin(numbers, (0, 1)).all())
+    if numbers.dtype.kind not in "bf" and not is_whole:
         raise InputError(
             f"{what} holds numbers from 0 to 1, got {numbers.dtype}; divide bytes by 255"
         )

@@ -14,9 +14,9 @@ from bottega.conditioning import Encoders
 from bottega.errors import ConfigError, InputError, nearest
 from bottega.models import PlacedPhrase
 from bottega.pipelines.adapters import Adapters
-from bottega.pipelines.canvas import Canvas, check_canvas, fit_aspect, stage_canvases
+from bottega.pipelines.canvas import Canvas, canvas_of, check_canvas, fit_aspect, stage_canvases
 from bottega.pipelines.cascade import CascadeManifest
-from bottega.pipelines.commission import Commission, Regions, Styles, commissions
+from bottega.pipelines.commission import Commission, Regions, Styles, commissions, heard_streams
 from bottega.pipelines.controls import Guide
 from bottega.pipelines.edit import Beginnings, Start
 from bottega.pipelines.explain import Explanation
@@ -24,12 +24,13 @@ from bottega.pipelines.output import CHUNK, to_pictures
 from bottega.pipelines.paint_step import Overrides, PaintStep, PerStage, check_finite
 from bottega.pipelines.provenance import Machine, Provenance, Request, StageRecord
 from bottega.pipelines.regions import find_tokens, placed
+from bottega.pipelines.settings import by_name
 from bottega.pipelines.stage import Stage, StageSettings
 from bottega.pipelines.style import style_tensor
 from bottega.shapes import Images
 
-Size = Canvas | tuple[int, int]
-"""Height and width in pixels."""
+Size = Canvas | tuple[int, int] | int
+"""Height and width in pixels, or one number for a square."""
 
 
 class Painter:
@@ -53,7 +54,10 @@ class Painter:
         folder: Path | None = None,
         adapters: Adapters | None = None,
     ) -> None:
-        """Take loaded parts, and move them; `load` is the usual way."""
+        """Take loaded parts, and move them; `load` is the usual way.
+
+        ``encoders`` are what turns texts and pictures into what the networks are told.
+        """
         if lanes < 1:
             raise InputError(f"lanes must be at least 1, got {lanes}")
         self.manifest = manifest
@@ -67,7 +71,7 @@ class Painter:
             stage.denoiser.to(device=self.device, dtype=dtype)
         for used in self.adapters.controlnets:
             used.net.to(device=self.device, dtype=dtype)
-        self._encoders = encoders.to(self.device, torch.float32)
+        self.encoders = encoders.to(self.device, torch.float32)
 
     @property
     def name(self) -> str:
@@ -87,7 +91,7 @@ class Painter:
     @property
     def encoder_names(self) -> tuple[str, ...]:
         """The streams the model hears."""
-        return self._encoders.names
+        return self.encoders.names
 
     def paint(
         self,
@@ -182,7 +186,7 @@ class Painter:
             start=start,
             controls=self.adapters.controls(controls, stages, self.device),
         )
-        heard = self._heard(encoders)
+        heard = heard_streams(encoders, self.encoder_names)
         for one in asked:
             self._with_style(heard, one)
             for stage in stages:  # what is wrong is said of the finished size
@@ -198,7 +202,7 @@ class Painter:
         """
         if size is None:
             return None
-        canvas = size if isinstance(size, Canvas) else Canvas(height=size[0], width=size[1])
+        canvas = canvas_of(size)
         check_canvas(self.stages, canvas, self.name)
         side = self.stages[-1].size
         return None if (canvas.height, canvas.width) == (side, side) else canvas
@@ -222,7 +226,7 @@ class Painter:
             ConfigError: For an unknown stage or setting, naming the nearest, or a value that makes no sense.
         """
         resolved = self.settings
-        for name, value in ({} if settings is None else settings).items():
+        for name, value in ({} if settings is None else by_name(settings)).items():
             resolved[self.stage_named(name)] = value
         for key, value in overrides.items():
             if key not in Overrides.__annotations__:
@@ -246,21 +250,9 @@ class Painter:
             raise ConfigError(f"{self.name} has no stage {name!r}{nearest(name, names)}")
         return name
 
-    def _heard(self, encoders: Sequence[str] | None) -> tuple[str, ...]:
-        if encoders is None:
-            return self.encoder_names
-        known = {name: (name,) for name in self.encoder_names}
-        both = tuple(name for name in self.encoder_names if name.startswith("clip"))
-        known |= {"clip": both} if both else {}
-        for name in encoders:
-            if name not in known:
-                raise InputError(f"encoder {name!r} is not known here{nearest(name, known)}")
-        wanted = {stream for name in encoders for stream in known[name]}
-        return tuple(name for name in self.encoder_names if name in wanted)
-
     def _with_style(self, heard: tuple[str, ...], asked: Commission) -> tuple[str, ...]:
         """A style picture is heard whatever texts are."""
-        image = self._encoders.image
+        image = self.encoders.image
         if asked.style is None:
             return heard
         if image is None:
@@ -272,7 +264,7 @@ class Painter:
     ) -> tuple[PlacedPhrase, ...]:
         """The regions of a picture as a stage is told of them."""
         regions = one.request.regions
-        tokens = find_tokens(one.request.prompt, regions, self._encoders, heard)
+        tokens = find_tokens(one.request.prompt, regions, self.encoders, heard)
         return placed(regions, tokens, stage.height, stage.width, settings.region_strength)
 
     def _origin(
@@ -318,7 +310,7 @@ class Painter:
             key = (text, heard, None if style is None else id(style))
             if key not in known:
                 pictures = [None if style is None else style_tensor(style)]
-                said = self._encoders.condition([text], pictures=pictures, use=heard)
+                said = self.encoders.condition([text], pictures=pictures, use=heard)
                 known[key] = said.to(device=self.device)
             return known[key]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from bottega.conditioning import Encoders, phrase_tokens
 from bottega.errors import InputError
 from bottega.models import PlacedPhrase
+from bottega.pipelines import given
 from bottega.pipelines.masks import StoredMask, store
 
 MAX_MASK_SIDE_PX = 256
@@ -56,7 +57,15 @@ def _covered(start: float, end: float, count: int) -> Float[Tensor, " count"]:
     return covered.clamp(0, 1).float()
 
 
-Where = Box | StoredMask | tuple[float | int, ...] | Image.Image | np.ndarray | Tensor
+Where = (
+    Box
+    | StoredMask
+    | tuple[float | int, ...]
+    | list[float | int]
+    | Image.Image
+    | np.ndarray
+    | Tensor
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,10 @@ class Region:
     occurrence: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strength", float(self.strength))
+        given.text(self.phrase, "the phrase of a region")
+        strength = given.number(self.strength, f"the strength of {self.phrase!r}")
+        object.__setattr__(self, "strength", strength)
+        given.whole(self.occurrence, f"the occurrence of {self.phrase!r}")
         object.__setattr__(self, "where", self._place())
         if not abs(self.strength) <= MAX_STRENGTH:
             raise InputError(
@@ -91,12 +103,13 @@ class Region:
         where = self.where
         if isinstance(where, (Box, StoredMask)):
             return where
-        if isinstance(where, tuple):
+        if isinstance(where, (tuple, list)):
             if len(where) != 4:
                 raise InputError(
                     f"a box has four numbers, left,top,right,bottom, got {len(where)} for {self.phrase!r}"
                 )
-            left, top, right, bottom = (float(edge) for edge in where)
+            edges = [given.number(edge, f"an edge of the box of {self.phrase!r}") for edge in where]
+            left, top, right, bottom = edges
             return Box(left=left, top=top, right=right, bottom=bottom)
         return store(where, largest_px=MAX_MASK_SIDE_PX, what=f"the mask of {self.phrase!r}")
 

@@ -1,9 +1,9 @@
 """How a stage is sampled, as it stands in model folders and in pictures."""
 
 import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bottega.diffusion import (
     GRIDS,
@@ -14,8 +14,9 @@ from bottega.diffusion import (
     find_sampler,
 )
 from bottega.ensemble import Part, grid_with_steps_per_expert
-from bottega.errors import ConfigError, nearest
+from bottega.errors import ConfigError, InputError, nearest
 from bottega.models.regions import LargestLogit, RegionWeight
+from bottega.pipelines import given
 
 _FLOATS = ("guidance_scale", "sigma_min", "sigma_max", "rho", "low_res_sigma", "region_strength")
 MAX_STEPS = 10_000
@@ -89,12 +90,31 @@ class StageSettings:
 
     def _make_plain(self) -> None:
         """Whole numbers where numbers are meant become floats, so that a description reads back as written."""
-        for name in _FLOATS:
-            object.__setattr__(self, name, float(getattr(self, name)))
-        object.__setattr__(self, "steps", operator.index(self.steps))
-        if self.guidance_interval is not None:
-            low, high = self.guidance_interval
-            object.__setattr__(self, "guidance_interval", (float(low), float(high)))
+        try:
+            for name in _FLOATS:
+                object.__setattr__(self, name, given.number(getattr(self, name), name))
+            object.__setattr__(self, "steps", given.whole(self.steps, "steps"))
+            if self.guidance_interval is not None:
+                ends = given.listed(self.guidance_interval, "the ends of guidance_interval")
+                if len(ends) != 2:
+                    raise InputError(f"guidance_interval has two ends, got {len(ends)}")
+                low, high = (given.number(end, "an end of guidance_interval") for end in ends)
+                object.__setattr__(self, "guidance_interval", (low, high))
+        except InputError as error:
+            raise ConfigError(str(error)) from None
+
+
+def by_name(settings: Any) -> Mapping[str, StageSettings]:
+    """Settings by the name of their stage.
+
+    Raises:
+        ConfigError: When they are something else.
+    """
+    if isinstance(settings, Mapping) and all(
+        isinstance(value, StageSettings) for value in settings.values()
+    ):
+        return settings
+    raise ConfigError(f"settings are StageSettings by stage, got {given.shown(settings)}")
 
 
 def divided_sigmas(
@@ -123,4 +143,4 @@ def divided_sigmas(
     )
 
 
-__all__ = ["MAX_STEPS", "StageSettings", "divided_sigmas"]
+__all__ = ["MAX_STEPS", "StageSettings", "by_name", "divided_sigmas"]

@@ -17,7 +17,7 @@ from bottega.shapes import Images
 
 def told(painter: Painter, texts: Sequence[str]) -> Condition:
     """What the painter's networks are told of these texts."""
-    return painter._encoders.condition(list(texts)).to(device=painter.device)
+    return painter.encoders.condition(list(texts)).to(device=painter.device)
 
 
 def prompt_pairs(painter: Painter, prompts: Sequence[Prompt]) -> list[PromptPair]:
