@@ -15,6 +15,7 @@ from bottega.models.fast_cpu import (
     attends_by_head,
     needs_no_gradient,
     product,
+    product_gated,
     product_gelu,
 )
 from bottega.models.transformer import Gated
@@ -63,6 +64,40 @@ def test_bf16_takes_blocks_and_stays_as_near_the_truth_as_before():
     assert slow.requires_grad
     assert torch.equal(fast, slow.detach())
     assert (fast.double() - exact).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("block", [2**21, 4096, 64], ids=lambda b: f"block of {b}")
+@pytest.mark.parametrize("told", [1, 3, 31, 45, 64])
+@pytest.mark.parametrize("shared", [False, True], ids=["own text", "one text for all"])
+def test_keys_that_fill_a_row_are_looked_at_by_nobody(monkeypatch, told, block, shared):
+    monkeypatch.setattr(fast_cpu, "BLOCK", block)
+    filled = fast_cpu._filled(told, 2 * 256, torch.bfloat16)
+    assert filled == {1: 31, 3: 29, 31: 1, 45: 19, 64: 0}[told]
+    query, keys, values = heads(2, 2, 256, told, 16, shared=shared, dtype=torch.bfloat16)
+    values = values + 10  # nothing of it may be lost to keys that are not there
+    mask = (torch.arange(told) < torch.tensor([[told], [1 + told // 2]])[: len(keys)])[
+        :, None, None
+    ]
+    for hidden in (None, mask):
+        exact = F.scaled_dot_product_attention(
+            query.double(),
+            keys.double().expand(2, -1, -1, -1),
+            values.double().expand(2, -1, -1, -1),
+            attn_mask=hidden,
+        )
+        said = attend_in_blocks(query, keys, values, hidden)
+        torch.testing.assert_close(said.double(), exact, rtol=1e-2, atol=1e-2)
+        one = attend_in_blocks(
+            query[1:], keys[-1:], values[-1:], hidden if hidden is None else hidden[-1:]
+        )
+        assert torch.equal(said[1:], one)
+
+
+def test_rows_are_filled_where_it_pays_whatever_the_batch():
+    assert fast_cpu._filled(77, fast_cpu.FEW_ROWS, torch.bfloat16) == 19
+    assert fast_cpu._filled(77, fast_cpu.FEW_ROWS - 1, torch.bfloat16) == 0
+    assert fast_cpu._filled(77, fast_cpu.FEW_ROWS, torch.float32) == 0
+    assert fast_cpu._filled(96, fast_cpu.FEW_ROWS, torch.bfloat16) == 0
 
 
 def test_a_picture_gets_the_same_alone_and_in_a_batch():
@@ -122,6 +157,40 @@ def test_a_feed_forward_in_blocks_is_the_same_for_every_row(monkeypatch, dtype):
     near = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
     torch.testing.assert_close(blocks, plain.detach(), **near)
     assert torch.equal(blocks[1:2], alone)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 3e-2)])
+def test_a_gated_product_is_one_half_times_the_gelu_of_the_other(dtype, error):
+    rows, weight = drawn(3, 40, 16, dtype=dtype), drawn(48, 16, seed=1, dtype=dtype) / 4
+    bias = drawn(48, seed=2, dtype=dtype)
+    value, gate = F.linear(rows.double(), weight.double(), bias.double()).chunk(2, dim=-1)
+    wanted = value * F.gelu(gate)
+    with torch.inference_mode():
+        said = product_gated(rows, weight, bias)
+        alone = product_gated(rows[1:2], weight, bias)
+    assert (said.double() - wanted).abs().max() < error * wanted.abs().max()
+    assert torch.equal(said[1:2], alone)
+    assert product_gated(rows[:0], weight, bias).shape == (0, 40, 24)
+    learned = product_gated(rows, weight.requires_grad_(), bias)
+    learned.sum().backward()
+    assert weight.grad is not None
+    assert (learned.detach().double() - wanted).abs().max() < error * wanted.abs().max()
+
+
+@pytest.mark.parametrize("widened", [2**21, 64], ids=["at once", "in blocks"])
+def test_a_feed_forward_asks_what_stands_in_the_place_of_its_layer(monkeypatch, widened):
+    class Doubled(Linear):
+        def forward(self, input):  # noqa: A002
+            return 2 * super().forward(input)
+
+    monkeypatch.setattr(transformer, "WIDENED", widened)
+    layer, rows = Gated(8, 4.0), drawn(2, 6, 8)
+    changed = Doubled(8, 64)
+    changed.load_state_dict(layer.up.state_dict())
+    layer.up = changed
+    value, gate = changed(rows).chunk(2, dim=-1)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(rows), layer.down(value * F.gelu(gate)))
 
 
 def test_a_feed_forward_that_learns_is_not_cut(monkeypatch):

@@ -2,11 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bottega.models.attention import BlockRoutes, CrossMixer, Reading, SelfMixer
-from bottega.models.fast_cpu import Linear, needs_no_gradient
+from bottega.models.fast_cpu import Linear, needs_no_gradient, product_gated
 from bottega.models.layers import (
     Embedding,
     Features,
@@ -43,8 +43,13 @@ class Gated(nn.Module):
         """Transform every row by itself."""
         if needs_no_gradient(rows, self.up.weight) and rows.shape[1] > (most := self._rows()):
             return self._in_blocks(rows, most)
+        return self.down(self._gated(rows))
+
+    def _gated(self, rows: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows inner"]:
+        if type(self.up) is Linear:  # and nothing beside it, such as a LoRA that is being trained
+            return product_gated(rows, self.up.weight, self.up.bias)
         value, gate = self.up(rows).chunk(2, dim=-1)
-        return self.down(value * F.gelu(gate))
+        return value * F.gelu(gate)
 
     def _rows(self) -> int:
         """How many rows are widened at once where nothing records what is done to them."""
@@ -55,8 +60,7 @@ class Gated(nn.Module):
         changed = torch.empty_like(rows)
         for picture, into in zip(rows, changed, strict=True):
             for some, place in zip(picture.split(most), into.split(most), strict=True):
-                value, gate = self.up(some).chunk(2, dim=-1)
-                place.copy_(self.down(F.gelu(gate).mul_(value)))
+                place.copy_(self.down(self._gated(some)))
         return changed
 
 
