@@ -31,6 +31,9 @@ Heads = Float[Tensor, "#batch heads keys head_width"]
 Logits = Float[Tensor, "batch heads positions keys"]
 """Products of queries and keys, before the division by sqrt(head width)."""
 
+Own = Float[Tensor, "_ heads positions head_width"]
+"""Queries of some pictures, or what these read."""
+
 AttendMask = Bool[Tensor, "#batch 1 1 keys"]
 """True where a key may be looked at; None means everywhere."""
 
@@ -66,6 +69,12 @@ class RowBias(ABC):
     @abstractmethod
     def add(self, logits: Logits, height: int, width: int, reading: "Reading") -> Logits:
         """Undivided float32 logits of ``rows`` with the bias added; they may be changed in place."""
+
+    def attended(
+        self, query: Own, layer: int, height: int, width: int, reading: "Reading"
+    ) -> Own | None:
+        """What ``rows`` read with the bias, by a way of its own; None has it written out, with `add`."""
+        return None
 
     @abstractmethod
     def select(self, indices: Sequence[int]) -> "RowBias | None":
@@ -226,10 +235,18 @@ class CrossMixer(TextReader):
         """Read the text at every position."""
         query = split_heads(self.query(rows), self.head_width)
 
-        def plain() -> Heads:
-            return attend(query, *reading.layers[self.layer], reading.mask)
+        keys, values = reading.layers[self.layer]
+
+        def plain(picked: Picked) -> Heads:
+            mask = None if reading.mask is None else pick(reading.mask, picked)
+            return attend(pick(query, picked), pick(keys, picked), pick(values, picked), mask)
 
         def written_out(picked: Picked) -> Heads:
+            heads = None
+            if picked is not None and isinstance(reading.bias, RowBias):
+                heads = reading.bias.attended(query, self.layer, height, width, reading)
+            if heads is not None:
+                return heads
             return self._attended(query, height, width, reading, picked)[0]
 
         return self.out(merge_heads(_read(reading, len(rows), plain, written_out)))
@@ -283,13 +300,16 @@ class FusedMixer(TextReader):
         batch, positions = rows.shape[:2]
         both_values = torch.cat([_for_batch(text.values, batch), values], dim=2)
 
-        def plain() -> Heads:
+        def plain(picked: Picked) -> Heads:
             both_keys = torch.cat([_for_batch(text.keys, batch), keys], dim=2)
             mask = None
             if reading.mask is not None:
                 everywhere = reading.mask.new_ones(1, 1, 1, positions).expand(batch, -1, -1, -1)
                 mask = torch.cat([reading.mask.expand(batch, -1, -1, -1), everywhere], dim=-1)
-            return attend(query, both_keys, both_values, mask)
+                mask = pick(mask, picked)
+            return attend(
+                pick(query, picked), pick(both_keys, picked), pick(both_values, picked), mask
+            )
 
         def written_out(picked: Picked) -> Heads:
             scale = self.head_width**-0.5
@@ -307,31 +327,38 @@ class FusedMixer(TextReader):
 
 def pick(tensor: Tensor, rows: Picked) -> Tensor:
     """Those pictures of a batch; None means all, and what serves the whole batch serves them too."""
-    if rows is None or len(tensor) == 1 or rows == tuple(range(len(tensor))):
+    if rows is None or tensor.shape[0] == 1:
         return tensor
-    first = rows[0]
-    if rows == tuple(range(first, first + len(rows))):
-        return tensor[first : first + len(rows)]  # a view: nothing is copied
+    first, count = rows[0], len(rows)
+    if count == 1 or rows == tuple(range(first, first + count)):
+        return tensor.narrow(0, first, count)  # a view: nothing is copied
     return tensor[list(rows)]
 
 
 def _read(
-    reading: Reading, batch: int, plain: Callable[[], Heads], written_out: Callable[[Picked], Heads]
+    reading: Reading,
+    batch: int,
+    plain: Callable[[Picked], Heads],
+    written_out: Callable[[Picked], Heads],
 ) -> Heads:
     """What a layer reads: the fast way, written out for everyone, or written out for some pictures."""
     bias = reading.bias
     if reading.is_plain:
-        return plain()
+        return plain(None)
     if reading.maps is not None or not isinstance(bias, RowBias):
         return written_out(None)
-    if bias.changes and len(bias.rows) == batch:
-        return written_out(bias.rows)
-    heads = plain()  # for everyone, so that a picture without a bias never notices one that has
-    biased = written_out(bias.rows)
+    rows = bias.rows
+    biased = written_out(rows)
     if not bias.changes:
-        return heads
-    places = {row: place for place, row in enumerate(bias.rows)}
-    return torch.stack([biased[places[i]] if i in places else heads[i] for i in range(batch)])
+        return plain(None)
+    if len(rows) == batch:
+        return biased
+    others, count = tuple(row for row in range(batch) if row not in rows), len(rows)
+    is_end = rows in (tuple(range(count)), tuple(range(batch - count, batch)))
+    if is_end and biased.is_cpu and not torch.is_grad_enabled():
+        # On a CPU a picture is read alike alone and among others, to the last bit.
+        return torch.cat([biased, plain(others)] if rows[0] == 0 else [plain(others), biased])
+    return plain(None).index_copy(0, torch.tensor(rows, device=biased.device), biased)
 
 
 def _for_batch(heads: Heads, batch: int) -> Heads:

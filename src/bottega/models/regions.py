@@ -13,7 +13,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bottega.errors import InputError
-from bottega.models.attention import AttentionMap, Logits, Reading, RowBias, Segments, pick
+from bottega.models.attention import (
+    AttentionMap,
+    Logits,
+    Own,
+    Reading,
+    RowBias,
+    Segments,
+    pick,
+)
+from bottega.models.placed_text import PlacedText, Places
 from bottega.shapes import Sigmas
 
 Mask = Float[Tensor, "height width"]
@@ -21,9 +30,6 @@ Mask = Float[Tensor, "height width"]
 
 Real = Bool[Tensor, "#batch 1 1 keys"]
 """Keys that may be looked at."""
-
-Places = Float[Tensor, "batch 1 positions keys"]
-"""The matrix A: how much of every position belongs to the region of every key, times the region's strength."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +49,12 @@ class LargestLogit:
         """The part of the weight that depends on sigma."""
         return math.log1p(sigma)
 
-    def of(self, logits: Logits, real: Real) -> Float[Tensor, "batch #heads 1 1"]:
-        """The part of the weight that depends on the logits."""
-        largest = torch.where(real, logits.amax(dim=2, keepdim=True), float("-inf"))
-        over = (-1,) if self.per_head else (1, -1)
-        return largest.amax(dim=over, keepdim=True).clamp(min=0)
+    def of(self, logits: Logits, real: Real | None) -> Float[Tensor, "batch #heads 1 1"]:
+        """The part of the weight that depends on the logits; ``real`` is None where no key is padding."""
+        over = (2, 3) if self.per_head else (1, 2, 3)
+        if real is not None:
+            logits = logits.amax(dim=2, keepdim=True).masked_fill(~real, float("-inf"))
+        return logits.amax(dim=over, keepdim=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +69,10 @@ class LogitDeviation:
         """The part of the weight that depends on sigma."""
         return math.log1p(sigma * sigma)
 
-    def of(self, logits: Logits, real: Real) -> Float[Tensor, "batch 1 1 1"]:
-        """The part of the weight that depends on the logits."""
+    def of(self, logits: Logits, real: Real | None) -> Float[Tensor, "batch 1 1 1"]:
+        """The part of the weight that depends on the logits; ``real`` is None where no key is padding."""
+        if real is None:
+            return logits.std(dim=(1, 2, 3), correction=0, keepdim=True)
         seen = real.to(logits.dtype)
         count = seen.sum(dim=(1, 2, 3), keepdim=True) * logits.shape[1] * logits.shape[2]
         mean = (logits * seen).sum(dim=(1, 2, 3), keepdim=True) / count
@@ -125,13 +134,17 @@ class PlacedPhrases:
             weight: How strength becomes weight.
             watch: Told what the phrases are attended with, at every call of the network.
         """
-        wanted = {row: tuple(phrases) for row, phrases in pictures.items()}
-        if watch is None:
-            wanted = {r: p for r, p in wanted.items() if not all(phrase.is_idle for phrase in p)}
-        self.pictures = {row: phrases for row, phrases in sorted(wanted.items()) if phrases}
+        wanted = {row: tuple(phrases) for row, phrases in sorted(pictures.items())}
+        self._idle = {r for r, p in wanted.items() if all(phrase.is_idle for phrase in p)}
+        self.pictures = {
+            row: phrases
+            for row, phrases in wanted.items()
+            if phrases and (watch is not None or row not in self._idle)
+        }
         self.weight = weight
         self.watch = watch
         self._places: dict[tuple[object, ...], Places] = {}
+        self._texts: dict[tuple[object, ...], PlacedText] = {}
         self._masks: dict[tuple[object, ...], Float[Tensor, "phrases height width"]] = {}
 
     def at(self, sigma: Sigmas) -> "RegionBias | None":
@@ -144,23 +157,17 @@ class PlacedPhrases:
             return None
         levels = sigma.tolist()
         factors = {row: self.weight.over_noise(levels[row]) for row in self.pictures}
-        idle = {
-            row
-            for row, phrases in self.pictures.items()
-            if factors[row] == 0 or all(phrase.is_idle for phrase in phrases)
+        changed = {
+            row: factor for row, factor in factors.items() if factor != 0 and row not in self._idle
         }
-        changed = {row: factor for row, factor in factors.items() if row not in idle}
         if self.watch is not None and not changed:
             return RegionBias(phrases=self, rows=tuple(factors), origins=tuple(factors))
         if not changed:
             return None
         watched = factors if self.watch is not None else changed
+        rows = tuple(watched)
         return RegionBias(
-            phrases=self,
-            rows=tuple(watched),
-            origins=tuple(watched),
-            factors=tuple(watched.values()),
-            changes=True,
+            phrases=self, rows=rows, origins=rows, factors=tuple(watched.values()), changes=True
         )
 
     def places(
@@ -178,6 +185,28 @@ class PlacedPhrases:
                 flat[side][:, columns] = torch.maximum(flat[side][:, columns], wanted)
             self._places[key] = (flat[0] - flat[1])[None, None]
         return self._places[key]
+
+    def text(
+        self,
+        origins: tuple[int, ...],
+        rows: tuple[int, ...],
+        layer: int,
+        height: int,
+        width: int,
+        reading: Reading,
+    ) -> PlacedText:
+        """What a layer reads for these pictures, ``rows`` of the batch at hand; kept until the text changes."""
+        source, key = reading.layers[layer], (origins, layer, height, width)
+        kept = self._texts.get(key)
+        if kept is None or not kept.is_of(source, reading.mask):
+            keys, device = source.keys.shape[2], source.keys.device
+            places = [
+                self.places(row, height, width, keys, reading.segments, device) for row in origins
+            ]
+            wanted = places[0] if len(places) == 1 else torch.cat(places)
+            kept = PlacedText.of(source, reading.mask, rows, wanted)
+            self._texts[key] = kept
+        return kept
 
     def masks(
         self, row: int, height: int, width: int, device: torch.device
@@ -215,11 +244,49 @@ class RegionBias(RowBias):
             for row in self.origins
         ]
         places = found[0] if len(found) == 1 else torch.cat(found)
-        weight = self.phrases.weight.of(logits, self._real(logits, reading))
+        weight = self.phrases.weight.of(logits, self._real(reading)).clamp(min=0)
         if len(self.factors) == 1:
             return torch.addcmul(logits, places, weight, value=self.factors[0])
         factors = torch.tensor(self.factors, device=device)[:, None, None, None]
         return torch.addcmul(logits, places, weight * factors)
+
+    def attended(
+        self, query: Own, layer: int, height: int, width: int, reading: Reading
+    ) -> Own | None:
+        """The same for a layer that reads nothing but text, in a third of the time; not for gradients.
+
+        On a CPU every picture is read by itself, so that it gets the same alone and among others with regions.
+        """
+        source = reading.layers[layer]
+        tensors = (query, source.keys, source.values)
+        if not self.changes or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+            return None
+        count = len(self.rows)
+        apart = [(i, i + 1) for i in range(count)] if query.is_cpu else [(0, count)]
+        read = [self._read(query, layer, height, width, reading, *ends) for ends in apart]
+        if self.phrases.watch is not None:
+            weights = torch.cat([all_keys for _, all_keys in read])
+            seen = AttentionMap(layer=layer, height=height, width=width, weights=weights)
+            self.saw(seen, reading)
+        heads = read[0][0] if len(read) == 1 else torch.cat([own for own, _ in read])
+        return heads.to(query.dtype)
+
+    def _read(
+        self,
+        query: Tensor,
+        layer: int,
+        height: int,
+        width: int,
+        reading: Reading,
+        start: int,
+        end: int,
+    ) -> tuple[Tensor, Tensor]:
+        """What some of the pictures read, and where they looked; without padding where nobody watches."""
+        rows, origins = self.rows[start:end], self.origins[start:end]
+        text = self.phrases.text(origins, rows, layer, height, width, reading)
+        factors = self.factors[start:end]
+        heads, weights = text.read(pick(query, rows), self.phrases.weight.of, factors)
+        return heads, weights if self.phrases.watch is None else text.over_all_keys(weights)
 
     def select(self, indices: Sequence[int]) -> "RegionBias | None":
         """The bias for those pictures of the batch."""
@@ -247,10 +314,8 @@ class RegionBias(RowBias):
             attention = torch.stack(shares).unflatten(1, (height, width))
             watch(Attended(row=row, layer=weights.layer, masks=masks, attention=attention))
 
-    def _real(self, logits: Logits, reading: Reading) -> Real:
-        if reading.mask is None:
-            return torch.ones(1, 1, 1, logits.shape[-1], dtype=torch.bool, device=logits.device)
-        return pick(reading.mask, self.rows)
+    def _real(self, reading: Reading) -> Real | None:
+        return None if reading.mask is None else pick(reading.mask, self.rows)
 
 
 def key_columns(phrase: PlacedPhrase, segments: Segments) -> list[int]:
