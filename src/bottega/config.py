@@ -113,7 +113,11 @@ def _read_text(hint: Any, text: str, where: str) -> Json:
     for read in (json.loads, *(kind for kind in (int, float) if kind in options)):
         with contextlib.suppress(ValueError):  # numbers as people write them: .5, 5., 1_000_000
             return read(text)
-    raise ConfigError(f"{where} expects {_name(hint)}, got {text!r}")
+    example = ""
+    classes = [option.__name__ for option in options if dataclasses.is_dataclass(option)]
+    if classes:
+        example = f'; written as JSON: {{"kind": "{classes[0]}"}}'
+    raise ConfigError(f"{where} expects {_name(hint)}, got {text!r}{example}")
 
 
 def _decode(hint: Any, data: Json, where: str) -> Any:
@@ -150,7 +154,9 @@ def _decode_plain(hint: Any, data: Json, where: str) -> Any:
         return float(data)
     if hint in (int, float, str, bool, type(None)) or hint is None:
         wanted = type(None) if hint is None else hint
-        if type(data) is wanted and not (wanted is float and not math.isfinite(data)):
+        if wanted is float and type(data) is float and not math.isfinite(data):
+            raise ConfigError(f"{where} expects a finite number, got {data!r}")
+        if type(data) is wanted:
             return data
     raise ConfigError(f"{where} expects {_name(hint)}, got {data!r}")
 
@@ -187,8 +193,7 @@ def _decode_union(options: list[Any], data: Json, where: str) -> Any:
             return _decode(option, data, where)
         except ConfigError:
             continue
-    names = " or ".join(_name(o) for o in options)
-    raise ConfigError(f"{where} expects {names}, got {data!r}")
+    raise ConfigError(f"{where} expects {' or '.join(map(_name, options))}, got {data!r}")
 
 
 def _decode_dataclass(cls: type, data: Json, where: str) -> Any:
@@ -229,6 +234,11 @@ def _options(hint: Any) -> list[Any]:
 
 
 def _name(hint: Any) -> str:
+    options = _options(hint)
+    if len(options) > 1:
+        return " or ".join(_name(option) for option in options)
+    if hint is None or hint is type(None):
+        return "null"
     if get_origin(hint) is not None:
         return str(hint).replace("typing.", "")
     return getattr(hint, "__name__", str(hint))

@@ -97,6 +97,8 @@ def test_a_run_is_branched_and_its_ensemble_shown(bottega, root):
     table = bottega("show", "all", "--steps", 25, "--sampler", "heun").out
     assert "expert denoiser" in table and "of 25 steps" in table.splitlines()[-1]
     assert table.count("\n") == 1 + 25 + 24 + 1  # two calls per step, but for the last
+    refused(bottega("paint", "a dog", "--model", "all"), "all is an ensemble and not a model")
+    refused(bottega("assemble", "all", "-o", "model"), "name the run that its experts grew from")
 
 
 def test_branching_refuses_what_cannot_be(bottega, root, tiny_folder):
@@ -110,10 +112,14 @@ def test_branching_refuses_what_cannot_be(bottega, root, tiny_folder):
     refused(bottega("branch", tiny_folder, "--node", "9/511"), "was not imported from diffusers")
     extra = ("-o", "c", "--ensemble", "e", "--set", "train.total_imags=8")
     refused(bottega("branch", root, "--node", "1/0", *extra), "did you mean total_images")
+    refused(bottega("paint", "a dog", "--model", root), f"bottega assemble {root} -o MODEL")
     assert not list(Path().iterdir())
     done = bottega("branch", root, "--node", "9/511", "--dry-run")
     assert json.loads(done.out)["task"]["part"] == {"kind": "Node", "level": 9, "index": 511}
     assert not list(Path().iterdir())
+    Path("theirs").mkdir()
+    Path("theirs/model_index.json").write_text("{}")
+    refused(bottega("branch", "theirs", "--node", "1/1"), "bottega import theirs MODEL")
 
 
 def test_a_child_of_another_parent_is_one_line(bottega, root):

@@ -10,6 +10,7 @@ import typer
 from bottega import __version__
 from bottega.cli import main
 from bottega.cli.options import listed, names, printable
+from bottega.errors import InputError
 
 
 def test_help_and_version(bottega):
@@ -75,7 +76,8 @@ def test_warnings_are_one_line(monkeypatch, capsys):
     def warn(**_):
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            warnings.warn("two\nlines", UserWarning, stacklevel=1)
+            for _ in range(3):  # said once, however often there is reason to
+                warnings.warn("two\nlines", UserWarning, stacklevel=1)
 
     monkeypatch.setattr(main, "app", warn)
     assert main.run([]) == 0
@@ -98,4 +100,7 @@ def test_lines_for_a_terminal_hold_letters_only():
 def test_lists_on_the_command_line():
     assert names(None) is None
     assert names("a, b,,") == ("a", "b")
+    assert names("t5+clip") == ("t5", "clip")
+    with pytest.raises(InputError, match="expected names with commas between them, got ' , '"):
+        names(" , ")
     assert listed(None) == [] and listed(["x"]) == ["x"]

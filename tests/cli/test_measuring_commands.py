@@ -64,16 +64,29 @@ def test_attention_is_probed(bottega, tiny_folder):
     assert done.code == 0, done.err
     assert "null" in done.out and Path("m.png").exists()
     refused(bottega(*arguments, "--stage", "sr16"), "enlarges")
+    refused(bottega(*arguments, "--plot", "b.png", "--maps", "b.png"), "for two outputs")
+    refused(bottega(*arguments, "--pictures", 0), "--pictures must be at least 1")
 
 
 def test_intervals_are_probed(bottega, tiny_folder):
     arguments = ("probe", "intervals", "--model", tiny_folder, "--bins", 2, "--batch-size", 2)
+    refused(bottega(*arguments, "--batches", 3), "even number")
+    refused(bottega(*arguments, "--experts", 3), "2 bins fall into 2 to 2 groups, got 3")
+    refused(bottega(*arguments, "--bins", 60, "--experts", 12), "more than 100,000 ways")
     done = bottega(*arguments, "--batches", 4, "-o", "i.json", "--plot", "i.png")
     if done.code == 2:  # a random network of this size may have no gradient but noise
         assert "nothing but noise" in done.err
         return
     assert json.loads(Path("i.json").read_text())["bounds"] == pytest.approx([0.3012], abs=1e-3)
-    refused(bottega(*arguments, "--batches", 3), "even number")
+
+
+def test_figures_are_whole_where_nobody_looks_at_a_terminal(bottega, tiny_folder, judge):
+    arguments = ("evaluate", "style", "--model", tiny_folder, "--judge", judge, "--steps", 1)
+    done = bottega(*arguments, "--prompts", 1, "-o", "r.json")
+    assert done.code == 0, done.err
+    assert "with reference" in done.out and "…" not in done.out
+    done = bottega("evaluate", "alignment", *arguments[2:], "--prompts", 1, "--seeds", 1)
+    assert done.code == 0 and "…" not in done.out
 
 
 def test_what_makes_no_sense_is_refused_before_anything_is_painted(bottega, tiny_folder, judge):
@@ -81,6 +94,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_painted(bottega, tiny
     refused(bottega(*base, "--strengths", "0,x"), "--strengths expects")
     refused(bottega(*base, "--weights", "largst"), "did you mean largest")
     refused(bottega(*base, "--prompts", 0), "--prompts must be")
+    refused(bottega(*base, "--weights", ""), "expected names")
+    refused(bottega(*base, "-o", "r.json", "--journal", "r.json"), "for two outputs")
     refused(bottega(*base, "-o", "gone/r.json"), "there is no folder")
     refused(bottega(*base, "--plot", "r.jpg"), "written as PNG")
     refused(bottega("evaluate", "style", "--model", tiny_folder), "comes without a judge")

@@ -19,6 +19,8 @@ def test_a_phrase_is_found_as_whole_words_in_any_case_and_spacing(phrase, occurr
 def test_a_phrase_that_is_not_there_names_the_words_that_are():
     with pytest.raises(InputError, match="its words are: A, red, cat, to"):
         find_phrase(PROMPT, "dog")
+    with pytest.raises(InputError, match="does not occur in the prompt, which has no words"):
+        find_phrase("", "dog")
 
 
 @pytest.mark.parametrize(("phrase", "occurrence"), [("cat", 2), ("cat", -1), (" ", 0)])

@@ -259,6 +259,9 @@ def test_the_target_of_an_import_must_not_be_there(folders, tmp_path, capsys):
     refused(capsys, "enlarges pictures", "import", folders("if2"), tmp_path / "to")
     refused(capsys, "enlarges nothing", "import", folders("if1"), tmp_path / "to",
             "--then", folders("sd"))  # fmt: skip
+    refused(capsys, "they make no cascade", "import", folders("sd"), tmp_path / "to",
+            "--then", folders("if2"))  # fmt: skip
+    refused(capsys, "trained with timesteps", "probe", "intervals", "--model", folders("sd"))
     refused(capsys, "import both", "paint", "x", "--model", folders("if2"))
     assert [p.name for p in tmp_path.iterdir() if p.is_file() or p.name == "to"] == []
 

@@ -75,7 +75,7 @@ def test_every_stage_and_every_setting_of_regions_counts(painter: Painter):
 def test_a_phrase_that_is_not_there_names_the_words_that_are(painter: Painter):
     with pytest.raises(InputError, match=r"'dog' does not occur .* pizza, to, the, left, of, cat"):
         painter.paint(PROMPT, regions=[Region("dog", (0, 0, 1, 1))])
-    with pytest.raises(InputError, match="occurs 1 times"):
+    with pytest.raises(InputError, match="occurs once in the prompt, so there is no number 2"):
         painter.paint(PROMPT, regions=[replace(LEFT, occurrence=1)])
     with pytest.raises(InputError, match="does not occur"):
         painter.paint([PROMPT, "a dog"], regions=[LEFT])

@@ -31,6 +31,7 @@ def assemble(
     ] = None,
 ) -> None:
     """Gather what the runs of piccolo exported, or what a plan or a run has trained, into a model for paint --model."""
+    from bottega.checkpoint.ensemble import is_ensemble
     from bottega.errors import InputError
     from bottega.recipes.execute import PLAN
     from bottega.recipes.ship import ship_piccolo, ship_programme, ship_runs
@@ -43,6 +44,10 @@ def assemble(
         raise InputError(f"--then goes on from a denoiser's run; {runs} holds no config.json")
     elif (runs / PLAN).is_file():
         manifest = ship_programme(runs, output, name=name, judge=judge)
+    elif is_ensemble(runs):
+        raise InputError(
+            f"{runs} is an ensemble; name the run that its experts grew from, and it is taken along"
+        )
     elif name is not None or judge is not None:
         raise InputError(
             f"--name and --judge are for a programme or a run; {runs} holds no {PLAN} and no config.json"

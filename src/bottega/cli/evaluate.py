@@ -1,12 +1,24 @@
 """``bottega evaluate``: measure a model."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bottega.cli.evaluate_enlarging import enlarging
+from bottega.cli.measuring import (
+    Guidance,
+    JournalFile,
+    JudgeFolder,
+    Output,
+    Seeds,
+    Steps,
+    check_counts,
+    check_outputs,
+    opened,
+    print_table,
+    resolved,
+)
 from bottega.cli.options import Device, Dtype, Model, names
 from bottega.cli.progress import counting_bar
 from bottega.cli.studies import conditions, regions, style, super_resolution, tradeoff
@@ -33,52 +45,32 @@ def group() -> None:
 @app.command()
 def alignment(
     model: Model = "piccolo",
-    judge: Annotated[
-        Path | None,
-        typer.Option("--judge", metavar="FOLDER", help="By default the model's own judge."),
-    ] = None,
+    judge: JudgeFolder = None,
     per_category: Annotated[
         int, typer.Option("--prompts", help="Prompts per category, at most.")
     ] = 40,
     categories: Annotated[
         str | None, typer.Option("--categories", metavar="A,B", help="Only these categories.")
     ] = None,
-    num_seeds: Annotated[int, typer.Option("--seeds", help="Pictures per prompt.")] = 3,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps of every stage.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="How hard to follow the prompt.")
-    ] = None,
+    num_seeds: Seeds = 3,
+    steps: Steps = None,
+    guidance: Guidance = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="Another sampler.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="JSON", help="Write the report here.")
-    ] = None,
-    journal: Annotated[
-        Path | None,
-        typer.Option("--journal", metavar="FILE", help="Keep verdicts here, and go on from them."),
-    ] = None,
+    output: Output = None,
+    journal: JournalFile = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
     """Paint fixed prompts, let the judge say what is right, and print it beside its accuracy on real pictures."""
-    from rich.console import Console
-
     from bottega.config import to_json
-    from bottega.errors import InputError
     from bottega.evaluation.alignment import Subject, evaluate
-    from bottega.evaluation.judge import Judge
-    from bottega.pipelines import load
-    from bottega.rundir import check_place
 
-    if num_seeds < 1:
-        raise InputError(f"--seeds must be at least 1, got {num_seeds}")
-    for place in (output, journal):
-        if place is not None and (place is output or place.parent.is_dir()):  # a journal's is made
-            check_place(place)
-    painter = load(model, device=device, dtype=dtype)
-    reader = Judge.load(judge_folder(painter, judge))
-    prompts = _prompts(reader.config.things, per_category, names(categories))
-    given = {"steps": steps, "guidance_scale": guidance, "sampler": sampler}
-    settings = painter.resolve(None, {k: v for k, v in given.items() if v is not None})
+    check_counts(prompts=per_category, seeds=num_seeds)
+    check_outputs(output, None, journal)
+    wanted = names(categories)
+    painter, reader = opened(model, judge, device, dtype)
+    prompts = _prompts(reader.config.things, per_category, wanted)
+    settings = resolved(painter, steps, guidance, sampler)
     with counting_bar("painting and judging") as counter:
         report = evaluate(
             _Paint(painter, settings),
@@ -94,18 +86,7 @@ def alignment(
         )
     if output is not None:
         report.save(output)
-    Console().print(report.table())
-
-
-def judge_folder(painter: "Painter", judge: Path | None) -> Path:
-    """The judge asked for, or the model's own."""
-    from bottega.errors import InputError
-
-    if judge is not None:
-        return judge
-    if painter.folder is None or painter.manifest.judge is None:
-        raise InputError(f"{painter.name} comes without a judge; name one with --judge FOLDER")
-    return painter.folder / painter.manifest.judge
+    print_table(report.table())
 
 
 def _prompts(
@@ -139,4 +120,4 @@ class _Paint:
         return images_of(self._painter.paint(texts, seeds=seeds, settings=self._settings))
 
 
-__all__ = ["alignment", "app", "group", "judge_folder"]
+__all__ = ["alignment", "app", "group"]

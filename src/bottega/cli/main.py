@@ -117,9 +117,12 @@ def _refuse_usage(error: Any) -> int:
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Warnings as one line each, without the line of code that they came from."""
+    said: set[str] = set()
 
     def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        complain(f"warning: {message}")
+        if str(message) not in said:  # once is enough, however often a text is read
+            said.add(str(message))
+            complain(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning, module=r"bottega\b")

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bottega.cli.options import check_apart
 from bottega.cli.progress import counting_bar
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from bottega.data.emoji_world import Thing
     from bottega.evaluation.judge import Judge
     from bottega.evaluation.plot import Curve
@@ -38,6 +41,9 @@ JournalFile = Annotated[
 ]
 
 
+_WIDEST = 1000
+
+
 def load_painter(model: str, device: str, dtype: str) -> "Painter":
     """A painter by its name or folder."""
     from bottega.pipelines import load
@@ -47,18 +53,28 @@ def load_painter(model: str, device: str, dtype: str) -> "Painter":
 
 def opened(model: str, judge: Path | None, device: str, dtype: str) -> "tuple[Painter, Judge]":
     """A painter and the judge of its pictures."""
-    from bottega.cli.evaluate import judge_folder
     from bottega.evaluation.judge import Judge
 
     painter = load_painter(model, device, dtype)
     return painter, Judge.load(judge_folder(painter, judge))
 
 
+def judge_folder(painter: "Painter", judge: Path | None) -> Path:
+    """The judge asked for, or the model's own."""
+    from bottega.errors import InputError
+
+    if judge is not None:
+        return judge
+    if painter.folder is None or painter.manifest.judge is None:
+        raise InputError(f"{painter.name} comes without a judge; name one with --judge FOLDER")
+    return painter.folder / painter.manifest.judge
+
+
 def resolved(
-    painter: "Painter", steps: int | None, guidance: float | None
+    painter: "Painter", steps: int | None, guidance: float | None, sampler: str | None = None
 ) -> "dict[str, StageSettings]":
     """The model's own settings, but for what was asked."""
-    given = {"steps": steps, "guidance_scale": guidance}
+    given = {"steps": steps, "guidance_scale": guidance, "sampler": sampler}
     return painter.resolve(None, {k: v for k, v in given.items() if v is not None})
 
 
@@ -119,23 +135,40 @@ def conducted(
 
 def finish(study: "Study", output: Path | None) -> None:
     """Write and print what was found."""
-    from rich.console import Console
-
     from bottega.evaluation.study_report import save_study, study_table
 
     if output is not None:
         save_study(study, output)
-    Console().print(study_table(study))
+    print_table(study_table(study))
 
 
-def draw(page: Path | None, curves: "Callable[[], list[Curve]]", x_name: str, y_name: str) -> None:
+def print_table(table: "Table") -> None:
+    """A table with every figure whole: a line is cut only where somebody looks at a terminal that is too narrow."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    if not console.is_terminal:
+        room = console.options.update(max_width=_WIDEST)
+        console.width = max(console.width, Measurement.get(console, room, table).maximum)
+    console.print(table)
+
+
+def draw(
+    page: Path | None,
+    curves: "Callable[[], list[Curve]]",
+    x_name: str,
+    y_name: str,
+    *,
+    log_x: bool = False,
+) -> None:
     """A plot, where one is wanted."""
     from bottega.evaluation.plot import plot
     from bottega.pipelines import save_picture
 
     if page is not None:
         title = f"{y_name} over {x_name}"
-        save_picture(plot(curves(), title=title, x_name=x_name, y_name=y_name), page)
+        save_picture(plot(curves(), title=title, x_name=x_name, y_name=y_name, log_x=log_x), page)
 
 
 def show_cells(page: Path | None, arms: "Sequence[Arm]", prompts: "Sequence[Prompt]") -> None:
@@ -173,24 +206,28 @@ def numbers(text: str, option: str) -> list[float]:
     return values
 
 
-def check_counts(num_prompts: int, num_seeds: int) -> None:
-    """Refuse what paints nothing."""
+def check_counts(**counts: int) -> None:
+    """Refuse what paints nothing, naming the option: ``prompts=0`` is ``--prompts``."""
     from bottega.errors import InputError
 
-    for option, value in (("--prompts", num_prompts), ("--seeds", num_seeds)):
+    for option, value in counts.items():
         if value < 1:
-            raise InputError(f"{option} must be at least 1, got {value}")
+            raise InputError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
 
 
-def check_outputs(output: Path | None, page: Path | None, journal: Path | None) -> None:
-    """Refuse a place that could not be written, before the work."""
+def check_outputs(
+    output: Path | None, page: Path | None, journal: Path | None = None, maps: Path | None = None
+) -> None:
+    """Refuse a place that could not be written, or is named twice, before the work."""
     from bottega.pipelines import check_writable
     from bottega.rundir import check_place
 
     if output is not None:
         check_place(output)
-    if page is not None:
-        check_writable(page)
+    for picture in (page, maps):
+        if picture is not None:
+            check_writable(picture)
+    check_apart(output, page, journal, maps)
     if journal is not None and journal.parent.is_dir():  # its folder is made
         check_place(journal)
 
@@ -209,9 +246,11 @@ __all__ = [
     "conducted",
     "draw",
     "finish",
+    "judge_folder",
     "load_painter",
     "numbers",
     "opened",
+    "print_table",
     "prompts_of",
     "resolved",
     "show_cells",

@@ -35,15 +35,38 @@ LocalFilesOnly = Annotated[
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
-    """A list separated by commas or plus signs; None stays None."""
+    """A list separated by commas or plus signs; None stays None.
+
+    Raises:
+        InputError: When nothing is named, as by an empty variable of the shell.
+    """
+    from bottega.errors import InputError
+
     if text is None:
         return None
-    return tuple(part.strip() for part in text.replace("+", ",").split(",") if part.strip())
+    found = tuple(part.strip() for part in text.replace("+", ",").split(",") if part.strip())
+    if not found:
+        raise InputError(f"expected names with commas between them, got {text!r}")
+    return found
 
 
 def listed(items: Iterable[str] | None) -> list[str]:
     """A repeated option that may be absent."""
     return [] if items is None else list(items)
+
+
+def check_apart(*places: Path | None) -> None:
+    """Refuse two outputs in one place, of which only the later would stay.
+
+    Raises:
+        InputError: Naming the place.
+    """
+    from bottega.errors import InputError
+
+    given = [place for place in places if place is not None]
+    for number, place in enumerate(given):
+        if place.resolve() in (earlier.resolve() for earlier in given[:number]):
+            raise InputError(f"{place} is named for two outputs; each needs a place of its own")
 
 
 def printable(text: str) -> str:
@@ -60,6 +83,7 @@ __all__ = [
     "Residency",
     "Settings",
     "Style",
+    "check_apart",
     "listed",
     "names",
     "printable",

@@ -16,6 +16,7 @@ from bottega.cli.options import (
     Residency,
     Settings,
     Style,
+    check_apart,
     listed,
     names,
 )
@@ -121,6 +122,7 @@ def paint(
     _check_watch(watch)
     sheet_columns = _sheet_columns(grid, columns, len(prompts), count)
     targets = _targets(output, len(prompts), count, grid)
+    check_apart(*targets, watch, explain)
     regions = read_regions(listed(region))
     start = read_start(source, inpaint, mask, strength)
     watch_regions = explain_to(explain, regions)

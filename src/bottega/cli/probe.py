@@ -13,6 +13,8 @@ from bottega.cli.measuring import (
     Steps,
     check_counts,
     check_outputs,
+    draw,
+    load_painter,
     numbers,
     opened,
     prompts_of,
@@ -59,8 +61,8 @@ def switch(
     from bottega.evaluation.probes.subject import prompt_pairs
 
     wanted = numbers(shares, "--shares")
-    check_counts(num_prompts, num_seeds)
-    check_outputs(output, page, None)
+    check_counts(prompts=num_prompts, seeds=num_seeds)
+    check_outputs(output, page)
     painter, reader = opened(model, judge, device, dtype)
     stage = painter.stages[0]
     pairs = prompt_pairs(painter, prompts_of(reader, num_prompts, ("single",)))
@@ -94,7 +96,7 @@ def switch(
         )
         for name, which in (("follows the first prompt", "first"), ("the second", "second"))
     ]
-    _draw(page, curves, "share of steps before the switch", "share of pictures")
+    draw(page, lambda: curves, "share of steps before the switch", "share of pictures")
 
 
 @app.command()
@@ -120,14 +122,12 @@ def attention(
     from bottega.evaluation.probes.attention import Observer, look
     from bottega.evaluation.probes.pictures import text_maps
     from bottega.evaluation.probes.subject import unseen
-    from bottega.pipelines import check_writable, load, save_picture
+    from bottega.pipelines import save_picture
 
     levels = numbers(sigmas, "--sigmas")
-    check_counts(num_pictures, 1)
-    check_outputs(output, page, None)
-    if maps is not None:
-        check_writable(maps)
-    painter = load(model, device=device, dtype=dtype)
+    check_counts(pictures=num_pictures)
+    check_outputs(output, page, maps=maps)
+    painter = load_painter(model, device, dtype)
     stage = _base(painter, stage_name)
     clean, condition = unseen(painter, stage, 0, num_pictures)
     seen: list[tuple[float, Observer]] = []
@@ -147,7 +147,7 @@ def attention(
         Curve(name=name, points=tuple((one.sigma, one.shares[name]) for one in found))
         for name in streams
     ]
-    _draw(page, curves, "sigma", "share of attention", log_x=True)
+    draw(page, lambda: curves, "sigma", "share of attention", log_x=True)
     if maps is not None:
         save_picture(text_maps(stage.pictures(clean), seen), maps)
 
@@ -166,13 +166,15 @@ def intervals(
 ) -> None:
     """Where do the noise levels of a shared denoiser pull its weights apart? Proposes where to split it."""
     from bottega.evaluation.probes import best_split, denoising_loss, gradient_cosines
+    from bottega.evaluation.probes.intervals import check_bins
     from bottega.evaluation.probes.pictures import matrix_picture
     from bottega.evaluation.probes.subject import training_noise, unseen
-    from bottega.pipelines import load, save_picture
+    from bottega.pipelines import save_picture
 
-    check_counts(batch_size, 1)
-    check_outputs(output, page, None)
-    painter = load(model, device=device, dtype="float32")
+    check_counts(batches=num_batches, batch_size=batch_size)
+    check_bins(num_bins, num_batches, groups)
+    check_outputs(output, page)
+    painter = load_painter(model, device, "float32")
     stage = _base(painter, stage_name)
     denoiser, noise = training_noise(painter, stage)
     network = denoiser.network.requires_grad_(True)
@@ -224,17 +226,6 @@ def _write(output: Path | None, painter: "Painter", kind: str, facts: dict[str, 
     if output is not None:
         whole = {"kind": kind, "model": painter.name, "model_digest": painter.digest, **facts}
         write_atomically(output, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
-
-
-def _draw(
-    page: Path | None, curves: list[Any], x_name: str, y_name: str, *, log_x: bool = False
-) -> None:
-    from bottega.evaluation.plot import plot
-    from bottega.pipelines import save_picture
-
-    if page is not None:
-        title = f"{y_name} over {x_name}"
-        save_picture(plot(curves, title=title, x_name=x_name, y_name=y_name, log_x=log_x), page)
 
 
 __all__ = ["app", "attention", "group", "intervals", "switch"]

@@ -61,7 +61,7 @@ def regions(
         if name not in known:
             raise InputError(f"weight {name!r} is not known{nearest(name, known)}")
     levels = numbers(strengths, "--strengths")
-    check_counts(num_prompts, num_seeds)
+    check_counts(prompts=num_prompts, seeds=num_seeds)
     check_outputs(output, page, journal)
     painter, reader = opened(model, judge, device, dtype)
     prompts = layout_prompts(things_of(reader), num_prompts)
@@ -98,7 +98,7 @@ def conditions(
     """T5, CLIP and both, each with and without a reference picture: what is right in each cell, and a sheet."""
     from bottega.evaluation.arms import condition_arms, prompt_tasks, real_pictures
 
-    check_counts(num_prompts, num_seeds)
+    check_counts(prompts=num_prompts, seeds=num_seeds)
     check_outputs(output, page, journal)
     painter, reader = opened(model, judge, device, dtype)
     prompts = prompts_of(reader, num_prompts)
@@ -135,7 +135,7 @@ def style(
     """Is the style of a reference picture recognised in what is painted, and do the things of the prompt stay?"""
     from bottega.evaluation.arms import style_arms, style_tasks, styled_pictures
 
-    check_counts(num_prompts, num_seeds)
+    check_counts(prompts=num_prompts, seeds=num_seeds)
     check_outputs(output, page, journal)
     painter, reader = opened(model, judge, device, dtype)
     prompts = prompts_of(reader, num_prompts, ("single",))
@@ -180,7 +180,7 @@ def tradeoff(
     from bottega.evaluation.study_report import tradeoff_curves
 
     levels = numbers(scales, "--scales")
-    check_counts(num_prompts, num_seeds)
+    check_counts(prompts=num_prompts, seeds=num_seeds)
     check_outputs(output, page, journal)
     wanted = ["piccolo"] if models is None else models
     painter, reader = opened(wanted[0], judge, device, dtype)
@@ -225,8 +225,8 @@ def super_resolution(
     from bottega.evaluation.plot import Curve
 
     wanted = numbers(levels, "--levels")
-    check_counts(num_pictures, 1)
-    check_outputs(output, page, None)
+    check_counts(pictures=num_pictures)
+    check_outputs(output, page)
     painter, reader = opened(model, judge, device, dtype)
     settings = resolved(painter, steps, guidance)
     scores, best = enlarge_all(painter, reader, num_pictures, wanted, settings, output)

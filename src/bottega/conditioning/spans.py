@@ -27,12 +27,12 @@ def find_phrase(text: str, phrase: str, *, occurrence: int = 0) -> Span:
     found = list(re.finditer(pattern, text, re.IGNORECASE))
     if not found:
         there = ", ".join(dict.fromkeys(re.findall(r"\w[\w'-]*", text)))
-        raise InputError(
-            f"the phrase {phrase!r} does not occur in the prompt; its words are: {there}"
-        )
+        said = f"; its words are: {there}" if there else ", which has no words"
+        raise InputError(f"the phrase {phrase!r} does not occur in the prompt{said}")
     if occurrence >= len(found):
+        times = "once" if len(found) == 1 else f"{len(found)} times"
         raise InputError(
-            f"the phrase {phrase!r} occurs {len(found)} times in the prompt, got occurrence {occurrence}"
+            f"the phrase {phrase!r} occurs {times} in the prompt, so there is no number {occurrence + 1} of it"
         )
     return found[occurrence].span()
 

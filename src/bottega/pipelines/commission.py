@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any, cast
 
 from PIL import Image
@@ -79,11 +78,7 @@ def commissions(
     ):
         if len(values) != count:
             raise InputError(f"expected {count} {what}, one per prompt, got {len(values)}")
-    if not isinstance(start, (FromPicture, Inpaint, NoneType)):
-        raise InputError(
-            f"start is FromPicture(picture) or Inpaint(picture, mask), got {given.shown(start)}"
-        )
-    begun = record(start)
+    begun = record(_start(start))
     return [
         Commission(
             request=Request(
@@ -121,6 +116,14 @@ def heard_streams(encoders: Sequence[str] | None, names: Sequence[str]) -> tuple
             raise InputError(f"encoder {name!r} is not known here{nearest(str(name), known)}")
     wanted = {stream for name in asked for stream in known[name]}
     return tuple(name for name in names if name in wanted)
+
+
+def _start(start: Any) -> Start | None:
+    if start is None or isinstance(start, (FromPicture, Inpaint)):
+        return start
+    raise InputError(
+        f"start is FromPicture(picture) or Inpaint(picture, mask), got {given.shown(start)}"
+    )
 
 
 def _each(value: Any, kind: type, count: int, what: str) -> list[Any]:

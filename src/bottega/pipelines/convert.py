@@ -76,6 +76,11 @@ def import_model(
             raise InputError(
                 f"{other.folder} enlarges nothing, so it cannot come after {first.folder}"
             )
+        if other.family.stream != first.family.stream:
+            raise InputError(
+                f"{other.folder} is told texts by {other.family.stream}, and {first.folder} by {first.family.stream}: "
+                "they make no cascade"
+            )
     if len(others) > 1:
         raise InputError(
             "at most one pipeline can follow another, as the second stage of DeepFloyd IF does"

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 from bottega.errors import InputError
 from bottega.pipelines.cascade import SHIPPED, find_model
@@ -41,7 +42,7 @@ def locate(model: str | Path, *, local_files_only: bool = False) -> Path:
         InputError: When there is no such model, or it cannot be fetched.
         CheckpointError: For a known name whose weights are not in this installation.
     """
-    if not isinstance(model, (str, Path)):
+    if not isinstance(cast(Any, model), (str, Path)):
         raise InputError(f"a model is a name or a folder, got {model!r}")
     name = str(model)
     if isinstance(model, Path) or name in SHIPPED or Path(name).exists() or not _ID.fullmatch(name):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from bottega.checkpoint.ensemble import is_ensemble
 from bottega.conditioning import Encoders
 from bottega.errors import CheckpointError
 from bottega.pipelines.adapters import use_adapters
@@ -109,6 +110,15 @@ def open_model(
 
 def _checked(folder: Path) -> CascadeManifest:
     if not (folder / MANIFEST).is_file():
+        if (folder / "config.json").is_file() and (folder / "checkpoints").is_dir():
+            raise CheckpointError(
+                f"{folder} is a run and not a model: bottega assemble {folder} -o MODEL makes one of it"
+            )
+        if is_ensemble(folder):
+            raise CheckpointError(
+                f"{folder} is an ensemble and not a model: bottega assemble RUN -o MODEL makes one of it, where RUN is "
+                "the run that its experts grew from"
+            )
         raise CheckpointError(
             f"{folder} is not a model: it holds neither bottega's {MANIFEST} nor diffusers' {INDEX} "
             f"({', '.join(FAMILIES)})"

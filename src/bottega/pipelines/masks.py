@@ -4,6 +4,7 @@ import base64
 import binascii
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ def store(mask: MaskLike, *, largest_px: int | None = None, what: str = "the mas
     return StoredMask(width=picture.width, height=picture.height, data=data)
 
 
-def _grey(mask: MaskLike, what: str) -> Image.Image:
+def _grey(mask: Any, what: str) -> Image.Image:
     if isinstance(mask, Image.Image):
         return _grey_picture(mask, what)
     if isinstance(mask, Tensor):

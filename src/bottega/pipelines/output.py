@@ -172,6 +172,8 @@ def _opened(path: Path) -> Image.Image:
         raise
     except FileNotFoundError:
         raise InputError(f"cannot read {path}: there is no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"cannot read {path} as a picture: it is a folder") from None
     # Decoders raise whatever they please on damaged files; all of it means the same here.
     except Exception as error:
         raise InputError(f"cannot read {path} as a picture: {error}") from None

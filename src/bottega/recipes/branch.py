@@ -71,7 +71,10 @@ def read_config(folder: Path | str) -> RunConfig:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{folder} is not a run: it holds no config.json") from None
+        hint = ""
+        if (Path(folder) / "model_index.json").is_file():
+            hint = f"; import it first: bottega import {folder} MODEL"
+        raise InputError(f"{folder} is not a run: it holds no config.json{hint}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged: {error}; choose another folder") from None
     return from_json(RunConfig, data, where=str(path))

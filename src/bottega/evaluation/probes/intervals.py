@@ -1,5 +1,6 @@
 """Where do the tasks of a shared denoiser conflict? Cosines of the gradients that different noise levels ask for."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -13,6 +14,8 @@ from bottega.diffusion import Denoiser, LogNormal, edm_loss
 from bottega.errors import InputError
 from bottega.seeding import generator
 from bottega.shapes import Images
+
+_MOST_SPLITS = 100_000
 
 Matrix = Float[Tensor, "bins bins"]
 
@@ -63,12 +66,10 @@ def gradient_cosines(
     Raises:
         InputError: For fewer than two bins, an odd number of batches, or a bin whose gradient is nothing but noise.
     """
+    check_bins(num_bins, num_batches)
     chosen = [p for p in parameters if p.requires_grad]
-    if num_bins < 2 or num_batches < 2 or num_batches % 2 or not chosen:
-        raise InputError(
-            "cosines need parameters, at least 2 bins and an even number of batches, got "
-            f"{len(chosen)}, {num_bins} and {num_batches}"
-        )
+    if not chosen:
+        raise InputError("cosines need parameters that learn, and none does")
     halves: list[tuple[Tensor, Tensor]] = []
     for place in range(num_bins):
         sums = [torch.zeros(sum(p.numel() for p in chosen)) for _ in range(2)]
@@ -133,6 +134,26 @@ def corrected(halves: Sequence[tuple[Tensor, Tensor]]) -> Matrix:
     return cosines.clamp(-1, 1).float()
 
 
+def check_bins(num_bins: int, num_batches: int, num_groups: int = 2) -> None:
+    """Refuse what could not be worked out, before the work.
+
+    Raises:
+        InputError: For fewer than two bins, an odd number of batches, or groups that bins do not fall into, or only in
+            more ways than can be tried.
+    """
+    if num_bins < 2 or num_batches < 2 or num_batches % 2:
+        raise InputError(
+            "cosines need at least 2 bins and an even number of batches, got "
+            f"{num_bins} and {num_batches}"
+        )
+    if not 2 <= num_groups <= num_bins:
+        raise InputError(f"{num_bins} bins fall into 2 to {num_bins} groups, got {num_groups}")
+    if math.comb(num_bins - 1, num_groups - 1) > _MOST_SPLITS:
+        raise InputError(
+            f"{num_bins} bins fall into {num_groups} groups in more than {_MOST_SPLITS:,} ways; take fewer bins"
+        )
+
+
 def best_split(cosines: Matrix, num_groups: int = 2) -> Split:
     """Cut neighbouring bins into groups so that bins agree with their group and not with the others.
 
@@ -140,8 +161,7 @@ def best_split(cosines: Matrix, num_groups: int = 2) -> Split:
         InputError: For fewer than two groups, or more than there are bins.
     """
     count = len(cosines)
-    if not 2 <= num_groups <= count:
-        raise InputError(f"{count} bins fall into 2 to {count} groups, got {num_groups}")
+    check_bins(count, 2, num_groups)
     splits = (_split(cosines, cuts) for cuts in combinations(range(1, count), num_groups - 1))
     return max(splits, key=lambda split: split.gain)
 
@@ -162,6 +182,7 @@ __all__ = [
     "Matrix",
     "Split",
     "best_split",
+    "check_bins",
     "corrected",
     "denoising_loss",
     "gradient_cosines",

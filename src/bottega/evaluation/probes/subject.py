@@ -58,6 +58,11 @@ def training_noise(painter: Painter, stage: Stage) -> tuple[Denoiser, LogNormal]
     Raises:
         InputError: For a stage of several expert denoisers, which share no weights, or one of another kind.
     """
+    if stage.timestep_plan is not None:
+        raise InputError(
+            f"stage {stage.name} was trained with timesteps; the gradients of noise levels are compared for networks "
+            "that were trained with a log-normal of noise"
+        )
     if not isinstance(stage.denoiser, Denoiser):
         raise InputError(
             f"stage {stage.name} is not one shared denoiser, so its noise levels share no gradient; probe the "
