@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bottega.errors import InputError
-from bottega.rundir import RunDir, check_place, write_atomically
+from bottega.rundir import RunDir, as_others, check_place, exported, write_atomically
 
 
 def test_the_folder_is_made_and_everything_of_a_run_lies_in_it(tmp_path):
@@ -32,6 +32,25 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="cannot write"):
         RunDir(tmp_path)
+
+
+def test_a_run_stands_for_what_it_exported_and_anything_else_for_itself(tmp_path):
+    run = tmp_path / "run"
+    (run / "export").mkdir(parents=True)
+    assert exported(run) == run  # an encoder's folder may well have one inside
+    for name in ("config.json", "journal.jsonl"):
+        (run / name).touch()
+    assert exported(str(run)) == run / "export"
+    (run / "export").rmdir()
+    assert exported(run) == run
+    assert exported(tmp_path / "nowhere") == tmp_path / "nowhere"
+
+
+def test_a_file_gets_the_rights_that_any_new_file_has(tmp_path):
+    (tmp_path / "ordinary").touch()
+    (tmp_path / "private").touch(mode=0o600)
+    as_others(tmp_path / "private")
+    assert (tmp_path / "private").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 def test_a_file_is_written_whole_with_ordinary_rights_and_nothing_else_stays(tmp_path):

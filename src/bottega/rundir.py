@@ -86,6 +86,14 @@ class RunDir:
             yield
 
 
+def exported(folder: Path | str) -> Path:
+    """What a run has exported, where a run is named that has; any other place is itself."""
+    folder = Path(folder)
+    export = folder / "export"
+    is_run = (folder / "config.json").is_file() and (folder / "journal.jsonl").is_file()
+    return export if is_run and export.is_dir() else folder
+
+
 def check_place(path: Path | str) -> Path:
     """Refuse a file that could not be written, before the work of filling it.
 
@@ -118,12 +126,17 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        as_others(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def as_others(path: Path) -> None:
+    """Give a file the permissions that any new file has here; what safetensors writes, only its owner could read."""
+    path.chmod(0o666 & ~_umask())
 
 
 def sync_folder(folder: Path) -> None:
@@ -141,4 +154,4 @@ def _umask() -> int:
     return mask
 
 
-__all__ = ["RunDir", "check_place", "sync_folder", "write_atomically"]
+__all__ = ["RunDir", "as_others", "check_place", "exported", "sync_folder", "write_atomically"]

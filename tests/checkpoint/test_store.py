@@ -249,3 +249,17 @@ def test_what_was_passed_in_is_not_changed(tmp_path):
     for key, tensor in before.items():
         assert torch.equal(state[key], tensor)
         assert state[key].dtype == tensor.dtype
+
+
+def test_a_whole_model_is_not_called_a_damaged_checkpoint(tmp_path):
+    facts = {"format_version": 1, "kind": "cascade", "name": "mine", "stages": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match="is a whole model, and one checkpoint is wanted"):
+        load_manifest(tmp_path)
+
+
+def test_what_is_written_can_be_read_by_whoever_may_read_new_files(tmp_path):
+    (tmp_path / "ordinary").touch()
+    save_module(tmp_path / "m", {"a": torch.zeros(2)}, kind="judge", config={})
+    rights = {path.stat().st_mode for path in (tmp_path / "m").iterdir()}
+    assert rights == {(tmp_path / "ordinary").stat().st_mode}

@@ -29,10 +29,35 @@ def test_paint_mixes_loras_and_follows_controls_and_replay_makes_it_again(
     assert "identical" in again.out
 
 
+def as_run(run, make):
+    """A run's folder that has exported what ``make`` writes."""
+    run.mkdir()
+    for name in ("config.json", "journal.jsonl"):
+        (run / name).touch()
+    make(run / "export")
+    return run
+
+
+def test_a_run_is_as_good_as_its_export(bottega, tiny_folder, tmp_path):
+    lora = as_run(tmp_path / "grey", write_lora)
+    net = as_run(tmp_path / "lines", write_controlnet)
+    some_edges().save(tmp_path / "edges.png")
+    for name, ending in (("run.png", ""), ("export.png", "/export")):
+        done = bottega(
+            *("paint", "a dog", "--model", tiny_folder, "-o", name, "--device", "cpu"),
+            *("--lora", f"{lora}{ending}@0.8", "--control", "edges.png"),
+            *("--controlnet", f"{net}{ending}"),
+        )
+        assert done.code == 0, done.err
+        assert "LoRA grey at 0.8" in done.err and "ControlNet lines" in done.err
+    assert (tmp_path / "run.png").read_bytes() == (tmp_path / "export.png").read_bytes()
+    assert bottega("show", lora).out == bottega("show", lora / "export").out
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--lora", "nowhere"], "nowhere is not a LoRA: it holds no adapter_config.json"),
+        (["--lora", "nowhere"], "there is no folder nowhere"),
         (["--lora", "style@much"], "a scale is a finite number after @, as in style@0.8"),
         (["--lora", "style@inf"], "a scale is a finite number after @"),
         (["--control", "edges.png"], "--controlnet and --control go together, got 0 and 1"),

@@ -95,6 +95,7 @@ def test_scores_by_clip_are_noted_with_what_is_kept(bottega, raw, tiny_folder):
         (["filter", "raw"], "give a TARGET"),
         (["filter", "raw", "new", "--dry-run"], "give a TARGET"),
         (["filter", "raw", "raw"], "is there already"),
+        (["filter", "raw", "raw/better"], "choose a folder beside it"),
         (["filter", "raw", "a/b"], "there is no folder"),
         (["filter", "raw", "new", "--shards", "0"], "at least 1 picture"),
         (["filter", "raw", "new", "--min-side", "0"], "at least 1 pixel"),

@@ -51,12 +51,14 @@ def test_a_damaged_run_folder_is_named(bottega):
 def test_a_run_stops_where_it_is_told_and_goes_on(bottega):
     tiny = ("--set", "train.batch_size=8", "--set", "train.total_images=48", "--run", "r")
     tiny = (*tiny, "--set", "data.num_things=4", "--set", "train.checkpoint_images=1000")
-    done = bottega("train", "piccolo-judge", *tiny, "--stop-after", "16")
+    done = bottega("train", "piccolo-judge", *tiny, "--stop-after", "16", "--resume")
     assert done.code == 0, done.err
+    assert "r holds nothing to go on from: it begins at the beginning" in done.err
     assert "r: 16 of 48 images seen" in done.out and "--resume" in done.err
     refused(bottega("train", "piccolo-judge", *tiny), "resume")
     done = bottega("train", "piccolo-judge", *tiny, "--resume", "--time-limit", "1s")
     assert done.code == 0, done.err
+    assert "begins at" not in done.err
     assert "images seen" in done.out
 
 
@@ -141,6 +143,11 @@ def test_show_refuses_what_it_does_not_know(bottega):
     refused(bottega("show", "adm46"), "did you mean adm64")
     refused(bottega("show", "adm64", "--set", "a=b"), "--set changes a recipe")
     refused(bottega("show", "adm64", "--size", "-8"), "size must be")
+    wrong = bottega(
+        "show", "raphael", "--size", "100"
+    )  # a recipe, of which something could be said
+    refused(wrong, "size must be")
+    assert not wrong.out
     refused(bottega("show", "."), "neither a model nor a checkpoint")
     refused(bottega("show", "--set", "a=b"), "name it")
     refused(bottega("show", "--size", "64"), "name it")

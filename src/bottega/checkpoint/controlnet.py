@@ -12,6 +12,7 @@ from bottega.checkpoint.store import load_module, save_module
 from bottega.config import from_json, to_json
 from bottega.errors import CheckpointError, ConfigError
 from bottega.models.controlnet import ControlNet, ControlNetConfig
+from bottega.rundir import exported
 
 CONTROLNET_KIND = "controlnet"
 _NAME = "controlnet"
@@ -55,11 +56,12 @@ def save_controlnet(
 
 
 def load_controlnet(folder: Path | str) -> tuple[ControlNet, ControlNetFacts, str]:
-    """Read a ControlNet, in float32 and ready to paint, with what it is for and its digest.
+    """Read a ControlNet, or a run's that trained one: in float32 and ready to paint, what it is for, and its digest.
 
     Raises:
         CheckpointError: When it is missing, damaged, or of another kind.
     """
+    folder = exported(folder)
     manifest = load_manifest(folder)
     if manifest.kind != CONTROLNET_KIND:
         raise CheckpointError(f"{folder} holds a {manifest.kind}, not a {CONTROLNET_KIND}")

@@ -22,6 +22,7 @@ from bottega.checkpoint.store import save_checkpoint, verify
 from bottega.config import from_json, to_json
 from bottega.errors import CheckpointError, ConfigError
 from bottega.models.lora import PREFIX, LoraPlan, LowRank, LowRanks, peft_config
+from bottega.rundir import exported
 
 LORA_KIND = "lora"
 CONFIG_NAME = "adapter_config.json"
@@ -95,12 +96,14 @@ def save_lora(
 
 
 def load_lora(folder: Path | str) -> Lora:
-    """Read a LoRA, ours or one that `peft` wrote; no code of `peft`'s is needed.
+    """Read a LoRA, ours or one that `peft` wrote, or a run's that trained one; no code of `peft`'s is needed.
 
     Raises:
         CheckpointError: When it is missing, damaged, or more than a LoRA.
     """
-    folder = Path(folder)
+    folder = exported(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}")
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(f"{folder} is not a LoRA: it holds no {CONFIG_NAME}")
     facts, digest = None, _digest(folder)

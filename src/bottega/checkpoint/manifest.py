@@ -115,6 +115,10 @@ def _check(facts: dict[str, Any], path: Path) -> None:
         raise CheckpointError(
             f"{path.parent} has format {version}, this version reads up to {FORMAT_VERSION}; upgrade bottega"
         )
+    if "stages" in facts and "images_seen" not in facts:
+        raise CheckpointError(
+            f"{path.parent} is a whole model, and one checkpoint is wanted: name a folder inside it"
+        )
     for name, kind in _FIELDS.items():
         if not isinstance(facts.get(name), kind):
             raise CheckpointError(f"{path} is damaged: {name} is missing or not {kind.__name__}")

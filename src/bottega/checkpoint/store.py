@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bottega.checkpoint.manifest import MANIFEST_NAME, Manifest, load_manifest
 from bottega.errors import CheckpointError
-from bottega.rundir import sync_folder
+from bottega.rundir import as_others, sync_folder
 
 _SHOWN = 5
 """How many names of wrong tensors an error message lists."""
@@ -51,6 +51,7 @@ def save_checkpoint(
         for name, group in tensors.items():
             path = temporary / f"{name}.safetensors"
             save_file(_storable(group), path)
+            as_others(path)
             _sync_file(path)
             digests[path.name] = file_digest(path)
         for name, content in ({} if files is None else files).items():

@@ -121,6 +121,10 @@ def filter_data(
         raise InputError("give a TARGET to write, or --dry-run to write nothing")
     if target is not None:
         check_target(target, shards)
+        if Path(place).resolve() in target.resolve().parents:
+            raise InputError(
+                f"{target} lies in {place}, which is left as it is; choose a folder beside it"
+            )
     if min_words != 1 and not clean:
         raise InputError("--min-words counts the words of cleaned captions: leave out --no-clean")
     filters: dict[str, Filter] = {}

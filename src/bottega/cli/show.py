@@ -67,7 +67,7 @@ def show(
         lines = _steps(target, steps, sampler)
     else:
         lines = _one(target, size, listed(settings))
-    for line in lines:
+    for line in list(lines):  # all of them, or what is wrong alone
         typer.echo(line)
 
 
@@ -205,7 +205,9 @@ def _folder(folder: Path, size: int | None) -> Iterator[str]:
     from bottega.cli.show_foreign import autoencoder_lines, part_lines, shown_side
     from bottega.errors import CheckpointError
     from bottega.pipelines.latent import is_autoencoder
+    from bottega.rundir import exported
 
+    folder = exported(folder)
     if is_autoencoder(folder):
         yield from autoencoder_lines(folder)
         return

@@ -85,6 +85,8 @@ def train(
 
     limit = StopHook(images=stop_after, seconds=seconds)
     folder = Path("runs") / config.name if run is None else run
+    if resume and not (folder / "checkpoints").is_dir():
+        typer.echo(f"{folder} holds nothing to go on from: it begins at the beginning", err=True)
     state = recipes.train(config, folder, resume=resume, hooks=[limit])
     report_run(folder, state)
     if state.stopped_by == "SIGINT":

@@ -10,6 +10,7 @@ import torch
 
 from bottega.conditioning.pretrained import quiet
 from bottega.errors import ConfigError
+from bottega.rundir import as_others
 
 _AWAY = -3.0  # what a logit of T5 loses at first on the side its head does not look to
 _SLOPES = (1.0, 0.25)  # what it loses per unit of log distance, for one pair of heads and the next
@@ -193,7 +194,7 @@ def _save(model: Any, tokenizer: Any, folder: Path | str, dtype: torch.dtype) ->
         model.to(dtype).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     for path in Path(folder).iterdir():
-        path.chmod(0o644)  # transformers leaves weights readable by their owner only
+        as_others(path)
 
 
 def _check_heads(width: int, heads: int, name: str) -> None:

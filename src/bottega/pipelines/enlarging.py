@@ -30,6 +30,7 @@ from bottega.models.srgan import RRDBNet, RRDBNetConfig
 from bottega.pipelines.devices import find_device, find_dtype
 from bottega.pipelines.output import MAX_PIXELS
 from bottega.pipelines.provenance import ENLARGED
+from bottega.rundir import exported
 from bottega.shapes import Images
 
 ENLARGER = "enlarger"
@@ -139,7 +140,7 @@ class Enlarger:
 
 
 def load_enlarger(place: str | Path, *, device: str = "auto", dtype: str = "float32") -> Enlarger:
-    """An enlarger by the name of one that ships with bottega, its folder, or a safetensors file of Real-ESRGAN's.
+    """An enlarger by the name of one that ships, its folder or its run's, or a safetensors file of Real-ESRGAN's.
 
     Raises:
         InputError: For an unknown name, device or dtype.
@@ -156,7 +157,7 @@ def load_enlarger(place: str | Path, *, device: str = "auto", dtype: str = "floa
 
 def load_generator(place: str | Path) -> tuple[RRDBNet, str]:
     """The network alone, in float32, and its digest."""
-    path = _find(str(place))
+    path = exported(_find(str(place)))
     if path.is_file():
         config, tensors = read_real_esrgan(path)
         network = RRDBNet(config)

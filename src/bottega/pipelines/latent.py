@@ -20,6 +20,7 @@ from bottega.config import from_json
 from bottega.errors import CheckpointError, ConfigError
 from bottega.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from bottega.pipelines.space import Latents
+from bottega.rundir import as_others
 from bottega.shapes import Images
 
 AUTOENCODER_CLASS = "AutoencoderKL"
@@ -207,7 +208,9 @@ def write_autoencoder(
         building.mkdir(parents=True)
         text = json.dumps(config, indent=2) + "\n"
         (building / "config.json").write_text(text, encoding="utf-8")
-        save_file(stored, building / f"{STEMS[0]}.safetensors", metadata={"format": "pt"})
+        weights = building / f"{STEMS[0]}.safetensors"
+        save_file(stored, weights, metadata={"format": "pt"})
+        as_others(weights)
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)
     finally:

@@ -24,7 +24,7 @@ from bottega.checkpoint.foreign_files import STEMS, read_config, read_weights
 from bottega.checkpoint.store import check_names
 from bottega.errors import CheckpointError
 from bottega.models import UNet
-from bottega.rundir import sync_folder
+from bottega.rundir import as_others, sync_folder
 
 _WEIGHTS = f"{STEMS[0]}.safetensors"
 
@@ -131,6 +131,7 @@ def save_foreign_unet(unet: UNet, info: ForeignInfo, folder: Path | str) -> None
         )
         text = json.dumps(config, indent=2, allow_nan=False) + "\n"
         (temporary / "config.json").write_text(text, encoding="utf-8")
+        as_others(temporary / _WEIGHTS)
         for path in temporary.iterdir():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
