@@ -1,9 +1,12 @@
 """Every command that measures or probes runs on a tiny model, and refuses what makes no sense."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from tiny_adapters import write_lora
 
 from bottega.pipelines import open_picture
 
@@ -48,6 +51,58 @@ def test_a_model_is_measured(bottega, tiny_folder, judge, name):
     assert done.code == 0, done.err
     assert json.loads(Path("r.json").read_text())["kind"] == name
     assert open_picture("r.png").width > 30
+
+
+def test_a_lora_is_measured_under_a_name_of_its_own(bottega, tiny_folder, judge, tmp_path):
+    lora = write_lora(tmp_path / "grey")
+    arguments = ("evaluate", "alignment", "--model", tiny_folder, "--judge", judge, "--steps", 1)
+    arguments = (*arguments, "--prompts", 1, "--seeds", 1, "--categories", "single")
+    plain = bottega(*arguments, "-o", "plain.json", "--journal", "j.jsonl")
+    assert plain.code == 0, plain.err
+    styled = bottega(*arguments, "--lora", f"{lora}@0.8", "-o", "grey.json")
+    assert styled.code == 0, styled.err
+    assert "LoRA grey at 0.8 changes base" in styled.err
+    cards = [json.loads(Path(name).read_text())["card"] for name in ("plain.json", "grey.json")]
+    assert "tiny + grey@0.8" in json.dumps(cards[1]) and "grey" not in json.dumps(cards[0])
+    mixed = bottega(*arguments, "--lora", lora, "--journal", "j.jsonl")
+    assert mixed.code == 2 and "belongs to another evaluation" in mixed.err
+    gone = bottega(*arguments, "--lora", "gone")
+    refused(gone, "there is no folder gone")
+
+
+def test_a_lora_changes_what_a_probe_sees(bottega, tiny_folder, tmp_path):
+    lora = write_lora(tmp_path / "grey", strength=3.0)
+    arguments = ("probe", "attention", "--model", tiny_folder, "--pictures", 1, "--sigmas", "1")
+    facts = []
+    for name, more in (
+        ("plain", ()),
+        ("silent", ("--lora", f"{lora}@0")),
+        ("styled", ("--lora", lora)),
+    ):
+        done = bottega(*arguments, *more, "-o", f"{name}.json")
+        assert done.code == 0, done.err
+        facts.append(json.loads(Path(f"{name}.json").read_text()))
+    plain, silent, styled = facts
+    assert plain["levels"] == silent["levels"] != styled["levels"]
+    assert len({one["model_digest"] for one in facts}) == 3
+
+
+def test_a_judge_may_be_that_of_another_model(bottega, tiny_folder, judge, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_folder, other)
+    shutil.copytree(judge, other / "judge")
+    facts = json.loads((other / "manifest.json").read_text())
+    facts["judge"] = "judge"
+    for path in sorted((other / "judge").iterdir()):
+        facts["files"][f"judge/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (other / "manifest.json").write_text(json.dumps(facts))
+    arguments = ("evaluate", "style", "--model", tiny_folder, "--prompts", 1, "--steps", 1)
+    assert bottega(*arguments, "--judge", other, "-o", "a.json").code == 0
+    assert bottega(*arguments, "--judge", judge, "-o", "b.json").code == 0
+    cards = [json.loads(Path(name).read_text())["card"] for name in ("a.json", "b.json")]
+    assert cards[0] == cards[1]
+    refused(bottega(*arguments, "--judge", tiny_folder / "base"), "holds a denoiser, not a judge")
+    refused(bottega(*arguments, "--judge", tiny_folder), "comes without a judge")
 
 
 def test_a_switch_is_probed(bottega, tiny_folder, judge):

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bottega.cli.measuring import write_facts
+
 if TYPE_CHECKING:
     from bottega.diffusion import Step
     from bottega.evaluation.judge import Judge
@@ -28,15 +30,12 @@ def enlarge_all(
     Raises:
         InputError: For a model of one stage.
     """
-    import json
-
     from bottega.config import to_json
     from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig
     from bottega.errors import InputError
     from bottega.evaluation.features import picture_statistics
     from bottega.evaluation.probes.subject import told, unseen
     from bottega.evaluation.super_resolution import proposed, sweep
-    from bottega.rundir import write_atomically
     from bottega.training.denoiser_objective import shrink
 
     if len(painter.stages) < 2:
@@ -72,16 +71,13 @@ def enlarge_all(
     best = proposed(scores, OWN)
     if output is not None:
         facts = {
-            "kind": "super-resolution",
-            "model": painter.name,
-            "model_digest": painter.digest,
             "judge": judge.digest,
             "pictures": num_pictures,
             "settings": to_json(dict(settings)),
             "scores": to_json(tuple(scores)),
             "proposed_low_res_sigma": best.low_res_sigma,
         }
-        write_atomically(output, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())
+        write_facts(output, painter, "super-resolution", facts)
     return scores, best
 
 

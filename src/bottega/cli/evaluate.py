@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bottega.cli.beside import Loras
 from bottega.cli.evaluate_enlarging import enlarging
 from bottega.cli.measuring import (
     Guidance,
@@ -15,6 +16,7 @@ from bottega.cli.measuring import (
     Steps,
     check_counts,
     check_outputs,
+    measured_as,
     opened,
     print_table,
     resolved,
@@ -58,6 +60,7 @@ def alignment(
     sampler: Annotated[str | None, typer.Option("--sampler", help="Another sampler.")] = None,
     output: Output = None,
     journal: JournalFile = None,
+    lora: Loras = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -68,17 +71,16 @@ def alignment(
     check_counts(prompts=per_category, seeds=num_seeds)
     check_outputs(output, None, journal)
     wanted = names(categories)
-    painter, reader = opened(model, judge, device, dtype)
+    painter, reader = opened(model, judge, device, dtype, lora)
     prompts = _prompts(reader.config.things, per_category, wanted)
     settings = resolved(painter, steps, guidance, sampler)
+    name, digest = measured_as(painter)
     with counting_bar("painting and judging") as counter:
         report = evaluate(
             _Paint(painter, settings),
             reader,
             prompts,
-            subject=Subject(
-                name=painter.name, digest=painter.digest, settings=to_json(dict(settings))
-            ),
+            subject=Subject(name=name, digest=digest, settings=to_json(dict(settings))),
             seeds=tuple(range(num_seeds)),
             size=painter.stages[-1].size,
             journal=journal,

@@ -1,11 +1,14 @@
 """What commands that measure have in common: options, a model with its judge, figures and where they go."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bottega.cli.beside import read_beside, say_beside
 from bottega.cli.options import check_apart
 from bottega.cli.progress import counting_bar
 
@@ -21,7 +24,11 @@ if TYPE_CHECKING:
 
 JudgeFolder = Annotated[
     Path | None,
-    typer.Option("--judge", metavar="FOLDER", help="By default the model's own judge."),
+    typer.Option(
+        "--judge",
+        metavar="NAME|FOLDER",
+        help="A judge, or a model that has one; by default the model's own.",
+    ),
 ]
 NumPrompts = Annotated[int, typer.Option("--prompts", help="How many prompts.")]
 Seeds = Annotated[int, typer.Option("--seeds", help="Pictures per prompt.")]
@@ -44,30 +51,49 @@ JournalFile = Annotated[
 _WIDEST = 1000
 
 
-def load_painter(model: str, device: str, dtype: str) -> "Painter":
-    """A painter by its name or folder."""
+def load_painter(model: str, device: str, dtype: str, loras: list[str] | None = None) -> "Painter":
+    """A painter by its name or folder, with LoRAs mixed in as ``--lora`` gives them; what they change is said."""
     from bottega.pipelines import load
 
-    return load(model, device=device, dtype=dtype)
+    beside = read_beside(loras, None, None)
+    painter = load(model, device=device, dtype=dtype, **beside.folders())
+    say_beside(painter)
+    return painter
 
 
-def opened(model: str, judge: Path | None, device: str, dtype: str) -> "tuple[Painter, Judge]":
+def opened(
+    model: str, judge: Path | None, device: str, dtype: str, loras: list[str] | None = None
+) -> "tuple[Painter, Judge]":
     """A painter and the judge of its pictures."""
-    from bottega.evaluation.judge import Judge
-
-    painter = load_painter(model, device, dtype)
-    return painter, Judge.load(judge_folder(painter, judge))
-
-
-def judge_folder(painter: "Painter", judge: Path | None) -> Path:
-    """The judge asked for, or the model's own."""
     from bottega.errors import InputError
+    from bottega.recipes.srgan import find_judge
 
-    if judge is not None:
-        return judge
-    if painter.folder is None or painter.manifest.judge is None:
-        raise InputError(f"{painter.name} comes without a judge; name one with --judge FOLDER")
-    return painter.folder / painter.manifest.judge
+    painter = load_painter(model, device, dtype, loras)
+    if judge is None:
+        if painter.folder is None or painter.manifest.judge is None:
+            raise InputError(f"{painter.name} comes without a judge; name one with --judge FOLDER")
+        judge = painter.folder / painter.manifest.judge
+    return painter, find_judge(str(judge))
+
+
+def measured_as(painter: "Painter") -> tuple[str, str]:
+    """Under which name and digest figures are kept: the model's, and with LoRAs those of both together."""
+    used = [one.record for one in painter.adapters.loras]
+    if not used:
+        return painter.name, painter.digest
+    name = " + ".join([painter.name, *(f"{one.name}@{one.scale:g}" for one in used)])
+    facts = [painter.digest, *([one.digest, one.scale] for one in used)]
+    return name, hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def write_facts(output: Path | None, painter: "Painter", kind: str, facts: dict[str, Any]) -> None:
+    """Figures as JSON, beside what they are of and the model they were measured on."""
+    from bottega.rundir import write_atomically
+
+    if output is not None:
+        name, digest = measured_as(painter)
+        whole = {**facts, "kind": kind, "model": name, "model_digest": digest}
+        write_atomically(output, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
 
 
 def resolved(
@@ -113,7 +139,7 @@ def conducted(
     from bottega.evaluation.study import conduct
 
     card = {
-        "models": {one.name: one.digest for one in (painter, *others)},
+        "models": dict(measured_as(one) for one in (painter, *others)),
         "settings": to_json(dict(settings)),
         "num_tasks": len(tasks),
         "size": painter.stages[-1].size,
@@ -246,8 +272,8 @@ __all__ = [
     "conducted",
     "draw",
     "finish",
-    "judge_folder",
     "load_painter",
+    "measured_as",
     "numbers",
     "opened",
     "print_table",
@@ -255,4 +281,5 @@ __all__ = [
     "resolved",
     "show_cells",
     "things_of",
+    "write_facts",
 ]

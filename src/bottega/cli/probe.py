@@ -1,10 +1,11 @@
 """``bottega probe``: look inside a model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bottega.cli.beside import Loras
 from bottega.cli.measuring import (
     Guidance,
     JudgeFolder,
@@ -19,6 +20,7 @@ from bottega.cli.measuring import (
     opened,
     prompts_of,
     resolved,
+    write_facts,
 )
 from bottega.cli.options import Device, Dtype, Model
 from bottega.cli.progress import counting_bar
@@ -51,6 +53,7 @@ def switch(
     guidance: Guidance = None,
     output: Output = None,
     page: Page = None,
+    lora: Loras = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -63,7 +66,7 @@ def switch(
     wanted = numbers(shares, "--shares")
     check_counts(prompts=num_prompts, seeds=num_seeds)
     check_outputs(output, page)
-    painter, reader = opened(model, judge, device, dtype)
+    painter, reader = opened(model, judge, device, dtype, lora)
     stage = painter.stages[0]
     pairs = prompt_pairs(painter, prompts_of(reader, num_prompts, ("single",)))
     with counting_bar("switching") as progress:
@@ -87,7 +90,7 @@ def switch(
     else:
         typer.echo(f"stops following after {found.stops_after:.0%}, sigma {found.stops_at:.4g}")
     facts = {"stops_at": found.stops_at, "stops_after": found.stops_after}
-    _write(output, painter, "switch", {**facts, "points": to_json(found)["points"]})
+    write_facts(output, painter, "switch", {**facts, "points": to_json(found)["points"]})
     curves = [
         Curve(
             name=name,
@@ -113,6 +116,7 @@ def attention(
         Path | None,
         typer.Option("--maps", metavar="PNG", help="Draw where the words are looked at."),
     ] = None,
+    lora: Loras = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -127,7 +131,7 @@ def attention(
     levels = numbers(sigmas, "--sigmas")
     check_counts(pictures=num_pictures)
     check_outputs(output, page, maps=maps)
-    painter = load_painter(model, device, dtype)
+    painter = load_painter(model, device, dtype, lora)
     stage = _base(painter, stage_name)
     clean, condition = unseen(painter, stage, 0, num_pictures)
     seen: list[tuple[float, Observer]] = []
@@ -141,7 +145,9 @@ def attention(
     for one in found:
         parts = ", ".join(f"{name} {share:.1%}" for name, share in one.shares.items())
         typer.echo(f"sigma {one.sigma:8.4g}: {parts}")
-    _write(output, painter, "attention", {"stage": stage.name, "levels": to_json(tuple(found))})
+    write_facts(
+        output, painter, "attention", {"stage": stage.name, "levels": to_json(tuple(found))}
+    )
     streams = list(found[0].shares)
     curves = [
         Curve(name=name, points=tuple((one.sigma, one.shares[name]) for one in found))
@@ -202,7 +208,7 @@ def intervals(
         f"within, {split.between:.2f} between"
     )
     facts = {"stage": stage.name, "edges": edges, "cosines": cosines.tolist(), "bounds": bounds}
-    _write(output, painter, "intervals", {**facts, "gain": split.gain})
+    write_facts(output, painter, "intervals", {**facts, "gain": split.gain})
     if page is not None:
         save_picture(matrix_picture(cosines, edges), page)
 
@@ -216,16 +222,6 @@ def _base(painter: "Painter", name: str | None) -> "Stage":
     if stage.low_res_from is not None:
         raise InputError(f"stage {stage.name} enlarges; probe {painter.stages[0].name}")
     return stage
-
-
-def _write(output: Path | None, painter: "Painter", kind: str, facts: dict[str, Any]) -> None:
-    import json
-
-    from bottega.rundir import write_atomically
-
-    if output is not None:
-        whole = {"kind": kind, "model": painter.name, "model_digest": painter.digest, **facts}
-        write_atomically(output, (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode())
 
 
 __all__ = ["app", "attention", "group", "intervals", "switch"]

@@ -1,19 +1,18 @@
 """``bottega routes`` and ``bottega probe paths``: the ways that words and noise take through experts."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bottega.cli.measuring import Guidance, Output, Steps
+from bottega.cli.beside import Loras
+from bottega.cli.measuring import Guidance, Output, Steps, write_facts
 from bottega.cli.options import Device, Dtype, Model
 from bottega.cli.progress import counting_bar
 
 if TYPE_CHECKING:
     from bottega.evaluation.paths import ToldApart
     from bottega.evaluation.routes import Routes
-    from bottega.pipelines import Painter
 
 StageName = Annotated[
     str | None, typer.Option("--stage", help="Which stage; by default the first.")
@@ -35,6 +34,7 @@ def routes(
     page: Annotated[
         Path | None, typer.Option("--page", metavar="PNG", help="Draw the routes here.")
     ] = None,
+    lora: Loras = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -47,14 +47,14 @@ def routes(
 
     levels = None if looks is None else numbers(looks, "--sigmas")
     check_outputs(output, page, None)
-    painter = load_painter(model, device, dtype)
+    painter = load_painter(model, device, dtype, lora)
     name = routed_stage(painter, stage_name).name
     settings = resolved(painter, steps, guidance)[name]
     found = atlas(painter, prompt, settings, stage=name, seed=seed, looks=levels)
     for line in _in_words(found.routes):
         typer.echo(line)
     facts = {"stage": name, "seed": seed, "settings": to_json(settings)}
-    _write(output, painter, "routes", {**facts, **to_json(found.routes)})
+    write_facts(output, painter, "routes", {**facts, **to_json(found.routes)})
     if page is not None:
         save_picture(routes_page(found.routes, found.picture), page)
 
@@ -71,6 +71,7 @@ def paths(
     rounds: Annotated[int, typer.Option("--rounds", help="Trees, one a round.")] = 60,
     seed: Annotated[int, typer.Option("--seed", help="Chooses sentences and folds.")] = 0,
     output: Output = None,
+    lora: Loras = None,
     device: Device = "auto",
 ) -> None:
     """Can a word be told from its path? Beside it an untrained gate, and the raw features of its token."""
@@ -84,7 +85,7 @@ def paths(
     if kind not in (*kinds, "both"):
         raise InputError(f"--words {kind!r} is not known{nearest(kind, (*kinds, 'both'))}")
     check_outputs(output, None, None)
-    painter = load_painter(model, device, "float32")
+    painter = load_painter(model, device, "float32", lora)
     network, encoders = network_and_encoders(painter, stage_name)
     found: dict[str, ToldApart] = {}
     for each in kinds if kind == "both" else (kind,):
@@ -94,7 +95,7 @@ def paths(
         for line in _figures(each, found[each]):
             typer.echo(line)
     facts = {"sentences": per_word, "rounds": rounds, "seed": seed, "streams": streams}
-    _write(output, painter, "paths", {**facts, **{k: to_json(v) for k, v in found.items()}})
+    write_facts(output, painter, "paths", {**facts, **{k: to_json(v) for k, v in found.items()}})
 
 
 def _told_apart(
@@ -148,15 +149,6 @@ def _in_words(found: "Routes") -> list[str]:
         chosen = " ".join(str(expert + 1) for expert in choice.experts)
         lines.append(f"sigma {choice.sigma:8.4g}: noise takes {chosen}")
     return lines
-
-
-def _write(output: Path | None, painter: "Painter", kind: str, facts: dict[str, Any]) -> None:
-    from bottega.rundir import write_atomically
-
-    if output is not None:
-        whole = {"kind": kind, "model": painter.name, "model_digest": painter.digest}
-        text = json.dumps({**facts, **whole}, indent=2, allow_nan=False) + "\n"
-        write_atomically(output, text.encode())
 
 
 __all__ = ["paths", "routes"]

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from bottega.cli.beside import Loras
 from bottega.cli.measuring import (
     Guidance,
     JournalFile,
@@ -45,6 +46,7 @@ def regions(
     output: Output = None,
     page: Page = None,
     journal: JournalFile = None,
+    lora: Loras = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -63,7 +65,7 @@ def regions(
     levels = numbers(strengths, "--strengths")
     check_counts(prompts=num_prompts, seeds=num_seeds)
     check_outputs(output, page, journal)
-    painter, reader = opened(model, judge, device, dtype)
+    painter, reader = opened(model, judge, device, dtype, lora)
     prompts = layout_prompts(things_of(reader), num_prompts)
     settings = resolved(painter, steps, guidance)
     picked = {name: known[name] for name in (known if chosen is None else chosen)}
@@ -92,6 +94,7 @@ def conditions(
     output: Output = None,
     page: Page = None,
     journal: JournalFile = None,
+    lora: Loras = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -100,7 +103,7 @@ def conditions(
 
     check_counts(prompts=num_prompts, seeds=num_seeds)
     check_outputs(output, page, journal)
-    painter, reader = opened(model, judge, device, dtype)
+    painter, reader = opened(model, judge, device, dtype, lora)
     prompts = prompts_of(reader, num_prompts)
     settings = resolved(painter, steps, guidance)
     arms = condition_arms(painter, prompts, settings)
@@ -129,6 +132,7 @@ def style(
     output: Output = None,
     page: Page = None,
     journal: JournalFile = None,
+    lora: Loras = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -137,7 +141,7 @@ def style(
 
     check_counts(prompts=num_prompts, seeds=num_seeds)
     check_outputs(output, page, journal)
-    painter, reader = opened(model, judge, device, dtype)
+    painter, reader = opened(model, judge, device, dtype, lora)
     prompts = prompts_of(reader, num_prompts, ("single",))
     settings = resolved(painter, steps, guidance)
     arms = style_arms(painter, prompts, settings)
@@ -217,6 +221,7 @@ def super_resolution(
     guidance: Guidance = None,
     output: Output = None,
     page: Page = None,
+    lora: Loras = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -227,7 +232,7 @@ def super_resolution(
     wanted = numbers(levels, "--levels")
     check_counts(pictures=num_pictures)
     check_outputs(output, page)
-    painter, reader = opened(model, judge, device, dtype)
+    painter, reader = opened(model, judge, device, dtype, lora)
     settings = resolved(painter, steps, guidance)
     scores, best = enlarge_all(painter, reader, num_pictures, wanted, settings, output)
     typer.echo(f"{'small pictures':16} {'low_res_sigma':>13} {'inconsistency':>13} {'distance':>9}")

@@ -20,7 +20,7 @@ from bottega.recipes.encoders import average_to_ship
 from bottega.recipes.piccolo import NUM_THINGS
 from bottega.recipes.run import EnlargerTask, RunConfig
 from bottega.recipes.sources import preview_batch
-from bottega.rundir import RunDir
+from bottega.rundir import RunDir, exported
 from bottega.training import AdamW, EmaConfig, Linear, PreviewHook, TrainConfig, TrainState
 from bottega.training.denoiser_objective import shrink
 from bottega.training.export import averaged_weights, find_checkpoint
@@ -90,17 +90,18 @@ def enlarger_parts(config: RunConfig, task: EnlargerTask) -> tuple[SrGan, Object
 
 
 def find_judge(place: str) -> Judge:
-    """The judge in a folder, or that of a model, by its folder or by its name.
+    """The judge in a folder, a run's that trained one, or that of a model, by its folder or by its name.
 
     Raises:
-        CheckpointError: For a model without one.
+        CheckpointError: For a model without one, and a folder that is neither.
     """
-    folder = Path(place) if Path(place).is_dir() else find_model(place)
-    if (folder / "judge.safetensors").is_file():
+    folder = exported(place) if Path(place).is_dir() else find_model(place)
+    try:
+        inside = read_manifest(folder).judge
+    except CheckpointError:  # no model: then a judge, or whatever its own error calls it
         return Judge.load(folder)
-    inside = read_manifest(folder).judge
     if inside is None:
-        raise CheckpointError(f"{place} comes without a {JUDGE_KIND}; name one with task.judge")
+        raise CheckpointError(f"{place} comes without a {JUDGE_KIND}; name a model that has one")
     return Judge.load(folder / inside)
 
 
