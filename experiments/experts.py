@@ -13,10 +13,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from guidance_curves import JUDGE, measure, report
+from guidance_curves import JUDGE, finish, measure, report
 
 from bottega.ensemble import parse_part
-from bottega.recipes import RunConfig, begin_child, read_config, recipe, train
+from bottega.recipes import RunConfig, begin_child, read_config, recipe
 from bottega.recipes.run import DenoiserTask
 from bottega.recipes.ship import ship_runs
 
@@ -40,16 +40,11 @@ def train_seed(folder: Path, seed: int, options: argparse.Namespace) -> None:
     home = folder / f"seed-{seed}"
     config = root_config(seed, options.root_images, options.encoders)
     root = home / "root"
-    _finish(config, root)
+    finish(config, root)
     _one(config, root, home / "one", options.images)
     for arm in ("two", "four"):
         for part in ARMS[arm]:
             _expert(home, arm, part, root, options.images)
-
-
-def _finish(config: RunConfig, run: Path) -> None:
-    if not (run / "export").is_dir():
-        train(config, run, resume=True)
 
 
 def _one(root: RunConfig, start: Path, run: Path, images: int) -> None:
@@ -58,7 +53,7 @@ def _one(root: RunConfig, start: Path, run: Path, images: int) -> None:
     task = replace(root.task, start_from=str(start / "export"))
     ema = replace(root.train.ema, head_start_images=min(images, root.train.total_images))
     course = replace(root.train, total_images=images, seed=root.train.seed + 1000, ema=ema)
-    _finish(replace(root, name="lab-one", task=task, train=course), run)
+    finish(replace(root, name="lab-one", task=task, train=course), run)
 
 
 def _expert(home: Path, arm: str, part: str, root: Path, images: int) -> None:
@@ -71,8 +66,7 @@ def _expert(home: Path, arm: str, part: str, root: Path, images: int) -> None:
     if not run.is_dir():
         settings = {"train.total_images": str(images // len(parts) // 64 * 64)}
         begin_child(parent, parse_part(part), run, ensemble=home / arm, settings=settings)
-    if not (run / "export").is_dir():
-        train(read_config(run), run, resume=True)
+    finish(read_config(run), run)
 
 
 def models_of(home: Path, judge: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import bottega
+from bottega.checkpoint import load_manifest
 from bottega.data.emoji_world import vocabulary
 from bottega.evaluation.arms import guidance_arms, prompt_tasks, real_pictures
 from bottega.evaluation.judge import Judge
@@ -13,12 +14,22 @@ from bottega.evaluation.plot import Curve, plot
 from bottega.evaluation.prompts import make_prompts
 from bottega.evaluation.study import conduct
 from bottega.evaluation.study_report import save_study
+from bottega.recipes import RunConfig, train
 
 JUDGE = Path(bottega.__file__).parent / "weights" / "piccolo" / "judge"
 SHOWN = {"right": "share of prompts right", "distance": "distance from real"}
 
 Table = dict[tuple[str, float], dict[str, list[float]]]
 """By arm and guidance scale: what was measured, one value per seed."""
+
+
+def finish(config: RunConfig, run: Path) -> None:
+    """Train a run to its end, or on from where it was stopped; whoever stops it stops the experiment."""
+    export, images = run / "export", config.train.total_images
+    if export.is_dir() and load_manifest(export).images_seen == images:
+        return
+    if train(config, run, resume=run.is_dir()).stopped_by is not None:
+        raise SystemExit(f"{run} was stopped; the same command goes on")
 
 
 def measure(

@@ -14,11 +14,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from guidance_curves import JUDGE, measure, report
+from guidance_curves import JUDGE, finish, measure, report
 
 from bottega.models.raphael_plans import piccolo_raphael_pixels, raphael_arms, with_space_experts
 from bottega.models.unet_config import UNetConfig
-from bottega.recipes import RunConfig, recipe, train
+from bottega.recipes import RunConfig, recipe
 from bottega.recipes.run import DenoiserTask
 from bottega.recipes.ship import ship_runs
 from bottega.training.edge_objective import EdgeSupervision
@@ -48,8 +48,7 @@ def network_of(arm: str) -> UNetConfig:
 def train_arm(home: Path, arm: str, seed: int, options: argparse.Namespace) -> Path:
     """One arm of one seed, as a model folder."""
     run, model = home / arm, home / "models" / arm
-    if not (run / "export").is_dir():
-        train(arm_config(arm, seed, options.images, options.encoders), run, resume=True)
+    finish(arm_config(arm, seed, options.images, options.encoders), run)
     if not model.is_dir():
         ship_runs([run], model, name=arm, judge=options.judge)
     return model

@@ -1,11 +1,18 @@
 """Gathering runs into a model replaces models only, and leaves nothing behind when it is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from toy_runs import toy_base
 
+from bottega import load
 from bottega.cli.main import run as run_command
+from bottega.ensemble import Mixture
+from bottega.errors import CheckpointError
+from bottega.recipes import begin_child, train
+from bottega.recipes.ship import ship_runs
 
 RUNS = ("piccolo-t5", "piccolo-clip", "piccolo-base", "piccolo-sr", "piccolo-judge")
 
@@ -63,3 +70,22 @@ def test_a_place_that_cannot_be_written_is_one_line(capsys, runs: Path, tmp_path
 def test_names_and_judges_are_for_programmes(capsys, runs: Path, tmp_path: Path):
     code = run_command(["assemble", str(runs), "-o", str(tmp_path / "m"), "--name", "x"])
     assert code == 2 and "holds no plan.json" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:the text .* is too long")  # for toy encoders
+def test_a_branch_is_shipped_as_the_ensemble_it_belongs_to_and_never_alone(
+    tiny_folder, tmp_path: Path
+):
+    train(toy_base(tiny_folder), tmp_path / "base")
+    settings = {"train.total_images": "8"}
+    child = begin_child(tmp_path / "base", "1/0", tmp_path / "child", settings=settings)
+    train(child.config, child.run)
+    for run in (tmp_path / "child", tmp_path / "base"):
+        ship_runs([run], tmp_path / run.name / "model", name="two")
+        (stage,) = load(tmp_path / run.name / "model").stages
+        assert isinstance(stage.denoiser, Mixture)
+        assert {str(expert.part) for expert in stage.denoiser.experts} == {"1/0", "complement(1/0)"}
+    shutil.rmtree(child.ensemble)
+    with pytest.raises(CheckpointError, match="paints only in its ensemble"):
+        ship_runs([tmp_path / "child"], tmp_path / "alone")
+    assert not (tmp_path / "alone").exists()

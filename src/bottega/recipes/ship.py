@@ -16,7 +16,7 @@ from bottega.pipelines import (
     load_stages,
     read_manifest,
 )
-from bottega.recipes.branch import denoiser_task, read_config
+from bottega.recipes.branch import denoiser_task, ensemble_of, read_config
 from bottega.recipes.denoisers import settings_for
 from bottega.recipes.execute import PLAN, is_filed
 from bottega.recipes.latents import autoencoder_folder
@@ -71,7 +71,7 @@ def ship_piccolo(runs: Path | str, target: Path | str) -> CascadeManifest:
             that is no model, or cannot be written.
     """
     runs = Path(runs)
-    parts = {part: _newest(runs / run) for part, run in _PARTS.items()}
+    parts = {part: _newest(runs / run, runs / f"{run}-ensemble") for part, run in _PARTS.items()}
     missing = [run for part, run in _PARTS.items() if not parts[part].is_dir()]
     if missing:
         raise CheckpointError(
@@ -145,7 +145,11 @@ def ship_runs(
     for run in map(Path, runs):
         config = read_config(run)
         denoiser_task(config)
-        exported = _newest(run)
+        exported = _newest(run, ensemble_of(config, run))
+        if config.branch is not None and not is_ensemble(exported):
+            raise CheckpointError(
+                f"{run} is an expert denoiser and paints only in its ensemble, which is not in {exported}"
+            )
         if not exported.is_dir():
             raise CheckpointError(
                 f"{run} has exported nothing yet: go on with bottega train --resume --run {run}"
@@ -203,9 +207,8 @@ def _entry(config: RunConfig, earlier: Sequence[StageEntry]) -> StageEntry:
     )
 
 
-def _newest(run: Path) -> Path:
-    """What a run has come to: the ensemble beside it if it was branched, or what it exported."""
-    ensemble = run.with_name(f"{run.name}-ensemble")
+def _newest(run: Path, ensemble: Path) -> Path:
+    """What a run has come to: its ensemble if it was branched or is a branch, or what it exported."""
     return ensemble if is_ensemble(ensemble) else run / "export"
 
 
