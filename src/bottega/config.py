@@ -114,7 +114,7 @@ def _read_text(hint: Any, text: str, where: str) -> Json:
         with contextlib.suppress(ValueError):  # numbers as people write them: .5, 5., 1_000_000
             return read(text)
     example = ""
-    classes = [option.__name__ for option in options if dataclasses.is_dataclass(option)]
+    classes = [_name(option) for option in options if dataclasses.is_dataclass(option)]
     if classes:
         example = f'; written as JSON: {{"kind": "{classes[0]}"}}'
     raise ConfigError(f"{where} expects {_name(hint)}, got {text!r}{example}")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bottega import __version__
 from bottega.cli.assemble import assemble
@@ -32,8 +33,20 @@ STOPPED = 130
 
 _LONGEST = 2000
 
+
+class _Commands(TyperGroup):
+    """Commands that an interrupt ends in words; typer by itself would end them without any."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+
 app = typer.Typer(
     name="bottega",
+    cls=_Commands,
     help="Train, branch, paint with and measure text-to-image diffusion models made of experts.",
     no_args_is_help=True,
     add_completion=False,
