@@ -206,12 +206,19 @@ def test_a_sheet_holds_every_picture_in_reading_order():
 
 
 def test_captions_are_written_beneath_and_change_no_picture():
-    pictures = [Image.new("RGB", (64, 64), "red")] * 2
+    pictures = [Image.new("RGB", (100, 64), "red")] * 2
     plain, told = sheet(pictures, 2), sheet(pictures, 2, ["a red square " * 1000, ""])
     assert told.height > plain.height
-    assert told.crop((4, 4, 68, 68)).tobytes() == pictures[0].tobytes()
+    assert told.crop((4, 4, 104, 68)).tobytes() == pictures[0].tobytes()
     under = np.asarray(told.crop((0, 69, 68, told.height)))
     assert (under < 128).any()
+
+
+def test_captions_of_small_pictures_do_not_run_into_each_other():
+    words = ["a hamburger on a grey background", ""]
+    page = np.asarray(sheet([Image.new("RGB", (16, 16), "white")] * 2, 2, words))
+    inked = (page < 128).all(axis=-1).any(axis=0).nonzero()[0]
+    assert len(inked) and inked.max() < page.shape[1] / 2  # all of it in its own half
 
 
 def test_sheets_are_as_square_as_can_be():

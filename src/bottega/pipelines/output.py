@@ -33,6 +33,7 @@ _GAP = 4
 _LETTER = 11
 _LINE = _LETTER + 2
 _CAPTION_LINES = 3
+_CAPTION_WIDTH = 96
 
 
 def to_pictures(images: Images) -> list[Image.Image]:
@@ -192,7 +193,8 @@ def sheet(
     """All pictures on one, in reading order.
 
     Args:
-        images: Of any sizes; each cell is as large as the largest, and small ones stand in its middle.
+        images: Of any sizes; each cell is as large as the largest, or as wide as a caption needs, and small ones stand
+            in its middle.
         columns: Pictures in a row; by default as square as can be.
         captions: One line of words per picture, wrapped beneath it and cut after three lines.
 
@@ -208,6 +210,8 @@ def sheet(
     across = min(default_columns(len(images)) if columns is None else columns, len(images))
     down = -(-len(images) // across)
     width, height = max(i.width for i in images), max(i.height for i in images)
+    if captions is not None:
+        width = max(width, _CAPTION_WIDTH)
     words = 0 if captions is None else _CAPTION_LINES * _LINE + 2
     page = Image.new(
         "RGB", (across * (width + _GAP) + _GAP, down * (height + words + _GAP) + _GAP), "white"
