@@ -65,6 +65,24 @@ def test_a_full_disk_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "bottega: there.json: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
+    ],
+)
+def test_too_little_memory_is_one_line(monkeypatch, capsys, error):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(main, "app", fail)
+    assert main.run([]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("bottega: there is not enough memory") and err.count("\n") == 1
+
+
 def test_what_a_file_says_cannot_steer_the_terminal_nor_fill_it(capsys):
     main.complain("\x1b[31mred\x07 and a café")
     assert capsys.readouterr().err == "bottega: \\x1b[31mred\\x07 and a café\n"

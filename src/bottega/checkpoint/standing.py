@@ -50,7 +50,7 @@ def remaining_part(part: Part, others: Sequence[Part], noise: TrainingNoise) -> 
     left = own
     for other in inside:
         left = subtract(left, sigma_bounds(other, noise))
-    return None if not left else _said(part, inside, left, noise)
+    return None if not left else _said(part, inside, left)
 
 
 def subtract(wide: Intervals, cut: Intervals) -> Intervals:
@@ -69,7 +69,7 @@ def subtract(wide: Intervals, cut: Intervals) -> Intervals:
     return tuple(left)
 
 
-def _said(part: Part, inside: Sequence[Part], left: Intervals, noise: TrainingNoise) -> Part:
+def _said(part: Part, inside: Sequence[Part], left: Intervals) -> Part:
     """The intervals ``left`` as a part: exactly, by nodes, where there are only nodes; else by its two sigmas."""
     narrower = [p for p in inside if not isinstance(p, Between)]
     if not isinstance(part, Between) and len(narrower) == len(inside):

@@ -105,10 +105,21 @@ def run(arguments: Sequence[str]) -> int:
         complain(f"{place}{error.strerror or error}")
         return 2
     except Exception as error:
+        if _is_lack_of_memory(error):
+            complain(
+                "there is not enough memory for this; smaller or fewer pictures at once take less"
+            )
+            return 2
         if not hasattr(error, "format_message"):  # typer has carried click inside since 0.26
             raise
         return _refuse_usage(error)
     return result if isinstance(result, int) else 0
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether Python, torch on a CPU or torch on a GPU could not have as much as was asked for."""
+    told = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return told or isinstance(error, MemoryError)
 
 
 def complain(message: str) -> None:
