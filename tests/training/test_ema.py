@@ -6,12 +6,14 @@ import torch
 
 from bottega.errors import CheckpointError, ConfigError
 from bottega.training import EmaConfig
-from bottega.training.ema import Ema, gamma_from_std, power_decay, std_from_gamma
+from bottega.training.ema import Ema, gamma_from_std, power_decay
 
 
-def test_length_and_exponent_convert_both_ways():
+def test_the_exponent_is_that_of_the_length():
     for std in (0.01, 0.05, 0.10, 0.2):
-        assert std_from_gamma(gamma_from_std(std)) == pytest.approx(std, rel=1e-9)
+        gamma = gamma_from_std(std)
+        length = np.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))  # EDM2, eq. 126
+        assert length == pytest.approx(std, rel=1e-9)
     assert gamma_from_std(0.05) == pytest.approx(16.97, abs=0.01)  # EDM2, table 4 of the text
     assert gamma_from_std(0.10) == pytest.approx(6.94, abs=0.01)
 

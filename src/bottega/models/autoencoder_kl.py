@@ -107,8 +107,8 @@ class AutoencoderKL(nn.Module):
         super().__init__()
         latent = config.latent_channels
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = _Encoder(config)
+        self.decoder = _Decoder(config)
         self.quant_conv = nn.Conv2d(2 * latent, 2 * latent, 1) if config.use_quant_conv else None
         self.post_quant_conv = nn.Conv2d(latent, latent, 1) if config.use_post_quant_conv else None
 
@@ -150,7 +150,7 @@ class AutoencoderKL(nn.Module):
         return self.decoder(latents)
 
 
-class Encoder(nn.Module):
+class _Encoder(nn.Module):
     """The way down: residual blocks, each resolution half as large as the one before."""
 
     def __init__(self, config: AutoencoderKLConfig) -> None:
@@ -159,10 +159,10 @@ class Encoder(nn.Module):
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
-            Down(*widths_of, config.layers_per_block, groups, last)
+            _Down(*widths_of, config.layers_per_block, groups, last)
             for widths_of, last in _levels(widths)
         )
-        self.mid_block = Middle(widths[-1], groups, config.mid_block_add_attention)
+        self.mid_block = _Middle(widths[-1], groups, config.mid_block_add_attention)
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=_EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
@@ -174,7 +174,7 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
 
 
-class Decoder(nn.Module):
+class _Decoder(nn.Module):
     """The way up, with one residual block more at every resolution."""
 
     def __init__(self, config: AutoencoderKLConfig) -> None:
@@ -183,9 +183,9 @@ class Decoder(nn.Module):
         widths, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.up_blocks = nn.ModuleList()  # named before the middle, as its weights are in files
-        self.mid_block = Middle(widths[0], groups, config.mid_block_add_attention)
+        self.mid_block = _Middle(widths[0], groups, config.mid_block_add_attention)
         self.up_blocks.extend(
-            Up(*widths_of, config.layers_per_block + 1, groups, last)
+            _Up(*widths_of, config.layers_per_block + 1, groups, last)
             for widths_of, last in _levels(widths)
         )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=_EPS)
@@ -199,14 +199,14 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
-class Down(nn.Module):
+class _Down(nn.Module):
     """Residual blocks of one resolution of the encoder, and the way to the next, where there is one."""
 
     def __init__(self, width_in: int, width: int, blocks: int, groups: int, last: bool) -> None:
         """Build it, untrained."""
         super().__init__()
         self.resnets = _blocks(width_in, width, blocks, groups)
-        self.downsamplers = nn.ModuleList([] if last else [Halved(width)])
+        self.downsamplers = nn.ModuleList([] if last else [_Halved(width)])
 
     def forward(self, x: Features) -> Resized:
         """All blocks, then the next size."""
@@ -215,14 +215,14 @@ class Down(nn.Module):
         return x
 
 
-class Up(nn.Module):
+class _Up(nn.Module):
     """The same of the decoder."""
 
     def __init__(self, width_in: int, width: int, blocks: int, groups: int, last: bool) -> None:
         """Build it, untrained."""
         super().__init__()
         self.resnets = _blocks(width_in, width, blocks, groups)
-        self.upsamplers = nn.ModuleList([] if last else [Doubled(width)])
+        self.upsamplers = nn.ModuleList([] if last else [_Doubled(width)])
 
     def forward(self, x: Features) -> Resized:
         """All blocks, then the next size."""
@@ -239,20 +239,20 @@ def _levels(widths: Sequence[int]) -> Iterator[tuple[tuple[int, int], bool]]:
 
 def _blocks(width_in: int, width: int, count: int, groups: int) -> nn.ModuleList:
     return nn.ModuleList(
-        Residual(width_in if i == 0 else width, width, groups) for i in range(count)
+        _Residual(width_in if i == 0 else width, width, groups) for i in range(count)
     )
 
 
-class Middle(nn.Module):
+class _Middle(nn.Module):
     """Two residual blocks, and between them positions that look at each other, where wanted."""
 
     def __init__(self, width: int, groups: int, attention: bool) -> None:
         """Build it, untrained."""
         super().__init__()
-        first = Residual(width, width, groups)
-        looking = [SelfAttention(width, groups)] if attention else []
+        first = _Residual(width, width, groups)
+        looking = [_SelfAttention(width, groups)] if attention else []
         self.attentions = nn.ModuleList(looking)
-        self.resnets = nn.ModuleList([first, Residual(width, width, groups)])
+        self.resnets = nn.ModuleList([first, _Residual(width, width, groups)])
 
     def forward(self, x: Features) -> Features:
         """The same shape."""
@@ -262,7 +262,7 @@ class Middle(nn.Module):
         return self.resnets[1](x)
 
 
-class Residual(nn.Module):
+class _Residual(nn.Module):
     """Norm, activation and convolution, twice, added to what came in."""
 
     def __init__(self, width_in: int, width: int, groups: int) -> None:
@@ -281,7 +281,7 @@ class Residual(nn.Module):
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + hidden
 
 
-class SelfAttention(nn.Module):
+class _SelfAttention(nn.Module):
     """One head over all positions."""
 
     def __init__(self, width: int, groups: int) -> None:
@@ -301,7 +301,7 @@ class SelfAttention(nn.Module):
         return self.to_out[0](seen).transpose(1, 2).reshape(x.shape) + x
 
 
-class Halved(nn.Module):
+class _Halved(nn.Module):
     """Half as many positions along each side; a further row and column of zeros stand below and to the right."""
 
     def __init__(self, width: int) -> None:
@@ -314,7 +314,7 @@ class Halved(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
-class Doubled(nn.Module):
+class _Doubled(nn.Module):
     """Every position four times, then a convolution."""
 
     def __init__(self, width: int) -> None:

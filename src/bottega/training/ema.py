@@ -22,11 +22,6 @@ def gamma_from_std(std: float) -> float:
     return float(roots.real.max())
 
 
-def std_from_gamma(gamma: float) -> float:
-    """The relative length of the power-function average with exponent ``gamma``."""
-    return float(np.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))))
-
-
 def power_decay(std: float, *, images_seen: int, since: int, head_start: int = 0) -> float:
     """How much of the old average stays when it moves from ``since`` to ``images_seen``.
 
@@ -89,4 +84,4 @@ class Ema:
         self.updated_at = updated_at
 
 
-__all__ = ["Ema", "gamma_from_std", "power_decay", "std_from_gamma"]
+__all__ = ["Ema", "gamma_from_std", "power_decay"]
