@@ -11,9 +11,10 @@ the meta device, against a product of two large matrices in the same precision, 
     python benchmarks/foreign.py --shape sd-142m --dtype fp32 --rounds 5 --memory
     python benchmarks/foreign.py --shape if-144m --dtype bf16 --compile
     python benchmarks/foreign.py --suite --minutes 8
+    python benchmarks/foreign.py --suite compiled --minutes 20
 
 The suite races the two networks of 150M in both precisions, with memory, then whatever of the compiled networks and of
-Stable Diffusion's full size there is still time for, and prints one table.
+Stable Diffusion's full size there is still time for, and prints one table; or only those that are compiled, or not.
 """
 
 import argparse
@@ -335,12 +336,15 @@ def suite(args: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * args.minutes
     print(HEAD, flush=True)
     for changes, minutes in SUITE:
+        kind = "compiled" if changes.get("compile") else "eager"
+        if args.suite not in (kind, "all"):
+            continue
         if minutes > 0 and time.monotonic() + 60 * minutes > end:
             continue
         contest = argparse.Namespace(**{**vars(args), **changes})
         if args.tiny:
             contest.shape = f"{contest.shape[:2]}-tiny"
-            contest.steps, contest.memory = 1, contest.memory and contest.dtype == "fp32"
+            contest.steps = 2
         with tempfile.TemporaryDirectory() as place:
             make(contest.shape, Path(place))
             try:
@@ -361,7 +365,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="compile both networks")
     parser.add_argument("--memory", action="store_true", help="measure peaks, too")
-    parser.add_argument("--suite", action="store_true", help="several contests, one table")
+    kinds = ["all", "eager", "compiled"]
+    parser.add_argument("--suite", nargs="?", const="all", choices=kinds, help="several contests")
     parser.add_argument("--minutes", type=float, default=8.0, help="that the suite may take")
     parser.add_argument("--tiny", action="store_true", help="a suite of tiny networks, for a test")
     parser.add_argument("--alone", choices=LOOPS, help=argparse.SUPPRESS)

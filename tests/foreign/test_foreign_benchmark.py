@@ -29,5 +29,4 @@ def test_the_suite_prints_a_row_for_every_contest_that_agrees():
         shares = [int(n) for n in re.findall(r"(\d+)%", row)]
         assert len(shares) == 2 and all(0 <= share < 100 for share in shares)
     peaks = [re.findall(r"\| ([\d,]+) / ([\d,]+) \|", row) for row in rows]
-    assert [len(found) for found in peaks] == [0, 1, 0, 1]
-    assert all(100 < int(n.replace(",", "")) < 20_000 for (pair,) in peaks[1::2] for n in pair)
+    assert all(100 < int(n.replace(",", "")) < 20_000 for (pair,) in peaks for n in pair)

@@ -20,7 +20,7 @@ from bottega.models.fast_cpu import (
     attend_by_head,
     attend_in_blocks,
     attends_by_head,
-    needs_no_gradient,
+    records_nothing,
 )
 from bottega.models.layers import Rows, group_norm, zeroed
 from bottega.models.moe_gates import SpaceRoute, TimeRoute
@@ -139,7 +139,7 @@ def attend(
     out, forward and back, so that it is used there in bf16 only for gradients where the logits would
     take much memory. In float32 it is the faster one, but for wide heads over large pictures.
     """
-    if query.dtype == torch.bfloat16 and needs_no_gradient(query, keys, values):
+    if query.dtype == torch.bfloat16 and records_nothing(query, keys, values):
         return attend_in_blocks(query, keys, values, mask)
     if attends_by_head(query, keys, values, mask):
         return attend_by_head(query, keys, values)

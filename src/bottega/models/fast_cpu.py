@@ -35,10 +35,14 @@ _HAS_BF16 = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 def needs_no_gradient(*tensors: Tensor | None) -> bool:
     """Whether a CPU computes with these and nothing records, compiles or converts what it does."""
+    return not torch.compiler.is_compiling() and records_nothing(*tensors)
+
+
+def records_nothing(*tensors: Tensor | None) -> bool:
+    """The same, where a compiler may look on: what it cannot do better is one operation to it."""
     given = [tensor for tensor in tensors if tensor is not None]
     return not (
-        torch.compiler.is_compiling()
-        or any(tensor.device.type != "cpu" for tensor in given)
+        any(tensor.device.type != "cpu" for tensor in given)
         or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given))
         or torch.is_autocast_enabled("cpu")
     )
@@ -55,8 +59,10 @@ def product(
         and rows.dtype == weight.dtype == torch.float32
         and rows.numel() > 0
         and torch.backends.mkldnn.enabled
-        and needs_no_gradient(rows, weight, bias)
+        and records_nothing(rows, weight, bias)
     ):
+        if torch.compiler.is_compiling():
+            return torch.ops.bottega.product(rows, weight, bias)
         return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return F.linear(rows, weight, bias)
 
@@ -158,6 +164,8 @@ def attend_in_blocks(
     mask: Bool[Tensor, "#batch 1 1 keys"] | None = None,
 ) -> Float[Tensor, "batch heads positions head_width"]:
     """softmax(Q K^T / sqrt(d)) V written out, few logits at once: those of some heads, or of some positions of one."""
+    if torch.compiler.is_compiling():
+        return torch.ops.bottega.attend_in_blocks(query, keys, values, mask)
     batch, heads, positions, head_width = query.shape
     flat = batch * heads
     filled = _filled(keys.shape[2], heads * positions, query.dtype)
@@ -166,7 +174,8 @@ def attend_in_blocks(
     values = _flat(values, batch, filled)
     hidden = None
     if mask is not None:
-        hidden = F.pad(~mask, (0, filled), value=True).expand(batch, heads, 1, -1).flatten(0, 1)
+        hidden = F.pad(~mask, (0, filled), value=True) if filled else ~mask
+        hidden = hidden.expand(batch, heads, 1, -1).flatten(0, 1)
     count = keys.shape[2]
     parts = min(positions, -(-positions * count // BLOCK))
     height = -(-positions // parts)
@@ -200,7 +209,8 @@ def _flat(
     heads: Float[Tensor, "#batch heads keys head_width"], batch: int, filled: int
 ) -> Float[Tensor, "flat all_keys head_width"]:
     """Keys or values head by head for a whole batch, with zeros after them."""
-    return F.pad(heads.expand(batch, -1, -1, -1).flatten(0, 1), (0, 0, 0, filled))
+    heads = heads.expand(batch, -1, -1, -1).flatten(0, 1)
+    return F.pad(heads, (0, 0, 0, filled)) if filled else heads
 
 
 def attends_by_head(
@@ -221,7 +231,7 @@ def attends_by_head(
         and min(query.shape[-2], keys.shape[-2]) >= 256
         and _HAS_ONEDNN
         and torch.backends.mkldnn.enabled
-        and needs_no_gradient(query, keys, values)
+        and records_nothing(query, keys, values)
     )
 
 
@@ -231,6 +241,8 @@ def attend_by_head(
     values: Float[Tensor, "#batch heads keys head_width"],
 ) -> Float[Tensor, "batch heads positions head_width"]:
     """softmax(Q K^T / sqrt(d)) V by oneDNN, one head and as many positions at once as a cache holds logits of."""
+    if torch.compiler.is_compiling():
+        return torch.ops.bottega.attend_by_head(query, keys, values)
     batch, heads, positions, head_width = query.shape
     count, flat = keys.shape[2], batch * heads
     query = (query * head_width**-0.5).reshape(flat, positions, head_width)
@@ -249,6 +261,32 @@ def attend_by_head(
     return mixed.view(batch, heads, positions, head_width)
 
 
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return product(rows, weight, bias)
+
+
+def _name_for_compilers() -> None:
+    """Let a compiler take the three as they are, where it would write attention out or ask MKL for products."""
+    heads = "Tensor query, Tensor keys, Tensor values"
+    for name, schema, way in (
+        ("product", "(Tensor rows, Tensor weight, Tensor? bias) -> Tensor", _product),
+        ("attend_in_blocks", f"({heads}, Tensor? mask) -> Tensor", attend_in_blocks),
+        ("attend_by_head", f"({heads}) -> Tensor", attend_by_head),
+    ):
+        named = torch.library.custom_op(f"bottega::{name}", way, mutates_args=(), schema=schema)
+        named.register_fake(_like_product if way is _product else _like_query)
+
+
+def _like_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return rows.new_empty(*rows.shape[:-1], weight.shape[0])
+
+
+def _like_query(query: Tensor, *_: Tensor | None) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+_name_for_compilers()
+
 __all__ = [
     "Convolution",
     "Linear",
@@ -259,4 +297,5 @@ __all__ = [
     "product",
     "product_gated",
     "product_gelu",
+    "records_nothing",
 ]
