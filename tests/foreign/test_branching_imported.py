@@ -85,7 +85,7 @@ def test_children_of_an_imported_model_share_its_noise_and_paint_together(
     plan = ensemble.timestep_plan
     bound = plan.quantile(0.5)
     assert plan.schedule.sigma(499) < bound < plan.schedule.sigma(500)
-    said = painter._encoders.condition(["a red dog"])
+    said = painter.encoders.condition(["a red dog"])
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     answers = {}
     for name, place in (

@@ -21,7 +21,7 @@ def final(walk):
 
 
 def told(painter, text):
-    return painter._encoders.condition([text])
+    return painter.encoders.condition([text])
 
 
 def noise_for(stage, purpose="", shape=None):

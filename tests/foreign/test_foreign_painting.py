@@ -23,7 +23,7 @@ def noise_of(painter, seed=0):
 
 
 def conditions(painter, prompt=PROMPT, negative=""):
-    return (painter._encoders.condition([text]) for text in (prompt, negative))
+    return (painter.encoders.condition([text]) for text in (prompt, negative))
 
 
 SAMPLERS = {

@@ -20,7 +20,7 @@ def ours(painter, canvas: Canvas, guidance: float):
         None,
         {"steps": 4, "sampler": "ddim", "grid": "leading", "guidance_scale": guidance},
     )["base"]
-    cond, uncond = (painter._encoders.condition([text]) for text in (PROMPT, ""))
+    cond, uncond = (painter.encoders.condition([text]) for text in (PROMPT, ""))
     found = list(stage.paint(cond, uncond, [0], settings))[-1].x
     return found, ImageNoise([0], purpose=stage.name, shape=stage.shape)()
 
@@ -79,7 +79,7 @@ def test_a_network_that_is_told_sizes_paints_otherwise_when_they_are_others(fold
     canvas = Canvas(height=stage.multiple, width=2 * stage.multiple)
     there = stage.at(canvas)
     assert there.numbers[:2] == there.numbers[4:] == (canvas.height, canvas.width)
-    cond = painter._encoders.condition([PROMPT])
+    cond = painter.encoders.condition([PROMPT])
     settings = painter.resolve(None, {"steps": 1, "guidance_scale": 1.0})["base"]
     told, square = (
         list(one.paint(cond, cond.null(), [0], settings))[-1].x

@@ -143,13 +143,13 @@ def test_an_imported_model_learns_pictures_in_its_latents(folders, tmp_path):
     painter = load(tmp_path / "model", device="cpu", dtype="float32")
     network = load_timestep_denoiser(tmp_path / "model" / "base")[0].network.requires_grad_(True)
     space = painter.stages[0].space
-    said = painter._encoders.condition(["a red dog"] * 4)
+    said = painter.encoders.condition(["a red dog"] * 4)
     pixels = torch.full((4, 3, 16, 16), 200, dtype=torch.uint8)
     batch = Batch(images=pixels, captions=("a red dog",) * 4, indices=(0, 1, 2, 3), condition=said)
     objective = TimestepObjective(
         plan=painter.stages[0].timestep_plan,
         encode=space.encode,
-        empty=painter._encoders.condition([""]),
+        empty=painter.encoders.condition([""]),
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []
