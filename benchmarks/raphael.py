@@ -140,7 +140,7 @@ def of_model(options: argparse.Namespace) -> None:
     painter = load(options.model, device=options.device, dtype=dtype)
     stage = painter.stages[0]
     network = stage.denoiser.network
-    encoders = painter._encoders
+    encoders = painter.encoders
     for prompt in options.prompts:
         condition = Condition.cat([encoders.condition([prompt]), encoders.condition([""])])
         x = torch.randn(2, *stage.shape, device=options.device)
