@@ -243,6 +243,63 @@ def test_only_active_pairs_are_computed():
         assert pairs <= rows <= pairs + 32
 
 
+def test_an_expert_at_work_nearly_everywhere_runs_over_all_positions_and_counts_at_its_own():
+    positions = 96
+    moe = layer()
+    x, tokens = some(1, positions, WIDTH), some(1, TOKENS, TEXT_WIDTH)
+    real = torch.ones(1, TOKENS, dtype=torch.bool)
+    attention_map = torch.full((1, positions, TOKENS), 1 / TOKENS, dtype=torch.float64)
+    route = moe.route(tokens, real)
+    few, many = route.used[:2]
+    attention_map[:, :3, (route.expert == few)[0]] = 0.01  # one in 32
+    attention_map[:, :20, (route.expert == many)[0]] = 0.01
+    computed = {}
+    for k in route.used:
+        moe.experts[k].register_forward_pre_hook(
+            lambda _, arguments, k=k: computed.__setitem__(k, len(arguments[0]))
+        )
+    said = moe(x, attention_map, route)
+    assert computed[few] == positions and computed[many] == 80  # 76 and one of zeros, rounded up
+    torch.testing.assert_close(
+        said, literal(moe, x, attention_map, tokens, real), rtol=0, atol=1e-12
+    )
+    before = said[:, :3].detach()
+    moe.experts[few].up.weight.data *= 3  # of what it says at zero, nothing changes
+    assert torch.equal(moe(x, attention_map, route)[:, :3], before)
+
+
+class Beside(nn.Module):
+    """What an adapter puts in a layer's place."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.base(rows)
+
+    @property
+    def out_features(self) -> int:
+        return self.base.out_features
+
+
+@pytest.mark.parametrize("places", [("up",), ("down",), ("up", "down")])
+@pytest.mark.parametrize("alpha", [0.0, 0.7])
+def test_adapters_in_an_expert_change_nothing_else(alpha, places):
+    """With biases added once or expert by expert, everywhere and here and there."""
+    moe = layer(replace(CONFIG, alpha=alpha))
+    x, attention_map, tokens, mask = given()
+    before = counted(moe, x, attention_map, tokens, mask)
+    for place in places:
+        setattr(moe.experts[1], place, Beside(getattr(moe.experts[1], place)))
+    torch.testing.assert_close(
+        counted(moe, x, attention_map, tokens, mask), before, rtol=0, atol=1e-12
+    )
+    torch.testing.assert_close(
+        before, literal(moe, x, attention_map, tokens, mask), rtol=0, atol=1e-12
+    )
+
+
 def test_an_expert_that_no_token_goes_to_is_not_needed():
     moe = layer()
     x, attention_map, tokens, mask = given()

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bottega.errors import InputError
-from bottega.models.fast_cpu import Linear, product_gelu
+from bottega.models.fast_cpu import Linear, product, product_gelu
 from bottega.models.layers import Rows
 from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
 from bottega.models.moe_gates import (
@@ -42,6 +42,10 @@ SMALL = 2**20
 """Positions x width x inner width of an expert up to which painting computes all pairs at once, active or not."""
 
 
+NEARLY_ALL = 32
+"""One part in so many of the positions may be without a weight, and an expert still runs over all of them."""
+
+
 class Expert(nn.Module):
     """Linear, GELU, linear."""
 
@@ -51,11 +55,22 @@ class Expert(nn.Module):
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, width, bias=bias)
 
-    def forward(self, rows: Single) -> Single:
-        """Transform every row by itself."""
+    def forward(self, rows: Single, *, last_bias: bool = True) -> Single:
+        """Transform every row by itself, without the last bias where somebody adds it for all experts at once."""
+        hidden = self._hidden(rows)
+        return self.down(hidden) if last_bias else product(hidden, self.down.weight)
+
+    def of_zeros(self) -> Single:
+        """What it makes of a row of zeros, without the last bias."""
         if type(self.up) is Linear:
-            return self.down(product_gelu(rows, self.up.weight, self.up.bias))
-        return self.down(F.gelu(self.up(rows)))  # an adapter stands in its place
+            return product(F.gelu(self.up.bias)[None], self.down.weight)
+        width = self.down.out_features
+        return self(self.down.weight.new_zeros(1, width), last_bias=False)
+
+    def _hidden(self, rows: Single) -> Float[Tensor, "rows hidden"]:
+        if type(self.up) is Linear:
+            return product_gelu(rows, self.up.weight, self.up.bias)
+        return F.gelu(self.up(rows))  # an adapter stands in its place
 
 
 class SpaceMoE(nn.Module):
@@ -118,29 +133,52 @@ class SpaceMoE(nn.Module):
         return self._by_expert(x, weights, route)
 
     def _by_expert(self, x: Rows, weights: Cover, route: SpaceRoute) -> Rows:
-        """One expert after the other, where it has a weight."""
+        """One expert after the other, where it has a weight.
+
+        An expert that has one everywhere is a dense pass, of which nothing is gathered. The last biases are the same at
+        every position, W_k c_k over k, and are added once.
+        """
+        experts = {k: cast(Expert, self.experts[k]) for k in route.used}
+        is_apart = self.config.bias and all(type(e.down) is Linear for e in experts.values())
         shares = weights.permute(2, 0, 1).flatten(1)
         flat = x.flatten(0, 1)
-        positions = len(flat)
-        if self.config.bias:  # a row of zeros, so that e_k(0) comes with an expert's other rows
-            flat = torch.cat([flat, flat.new_zeros(1, flat.shape[1])])
-        mixed = flat.new_zeros(positions, flat.shape[1], dtype=shares.dtype)  # wider than bf16
+        mixed = x.new_zeros(x.shape, dtype=shares.dtype)  # wider than bf16
+        if is_apart:
+            mixed = mixed + self._biases(route).to(mixed.dtype)
+        mixed = mixed.flatten(0, 1)
+        active = _active(shares, route.used)
+        padded = flat
+        if self.config.bias and (not is_apart or any(rows is not None for rows in active.values())):
+            # A row of zeros, so that e_k(0) comes with an expert's other rows, which are rounded up anyway.
+            padded = torch.cat([flat, flat.new_zeros(1, flat.shape[1])])
         silent: dict[int, Tensor] = {}
-        for k, rows in _active(shares, route.used).items():
-            if rows is not None and len(rows) == 0 and not self.config.bias:
-                continue
-            given = self.experts[k](flat if rows is None else _gathered(flat, rows))
-            if self.config.bias:
-                silent[k] = given[-1].to(mixed.dtype)
+        for k, rows in active.items():
+            expert = experts[k]
             if rows is None:
-                mixed.addcmul_(given[:positions].to(mixed.dtype), shares[k, :, None])
-            else:
+                given = expert(flat if is_apart else padded, last_bias=not is_apart)
+                zeros = expert.of_zeros() if is_apart else given[-1:]
+                mixed.addcmul_(given[: len(flat)].to(mixed.dtype), shares[k, :, None])
+            elif len(rows) > 0 or self.config.bias:
+                given = expert(_gathered(padded, rows), last_bias=not is_apart)
+                zeros = given[-1:]
                 share = shares[k].index_select(0, rows)
                 mixed.index_add_(0, rows, given[: len(rows)] * share[:, None])
+            else:
+                continue
+            if self.config.bias:
+                silent[k] = zeros[0].to(mixed.dtype)
         mixed = mixed.view_as(x)
         if silent:
             _add_elsewhere(mixed, weights, route, silent)
         return mixed.to(x.dtype)
+
+    def _biases(self, route: SpaceRoute) -> Float[Tensor, "#batch 1 features"]:
+        """The last biases of the experts, weighed by all that their tokens weigh."""
+        used = torch.tensor(route.used, device=route.weights.device)
+        total = route.weights.sum(dim=1).index_select(-1, used)
+        experts = [cast(Expert, self.experts[k]) for k in route.used]
+        said = torch.stack([e.down.bias for e in experts]).to(total.dtype)
+        return (total[..., None] * said).sum(dim=1, keepdim=True)
 
     def _is_small(self, x: Rows, used: tuple[int, ...]) -> bool:
         """Whether starting products takes longer than doing them, as when a small picture is painted.
@@ -174,8 +212,7 @@ class SpaceMoE(nn.Module):
         down = torch.stack([e.down.weight for e in experts])
         mixed = torch.bmm(hidden.transpose(0, 1), down.transpose(1, 2)).sum(dim=0).view_as(x)
         if bias is not None:
-            said = torch.stack([e.down.bias for e in experts]).to(total.dtype)
-            mixed = mixed + (total[..., None] * said).sum(dim=1, keepdim=True).to(x.dtype)
+            mixed = mixed + self._biases(route).to(x.dtype)
         return mixed.to(x.dtype)
 
 
@@ -229,15 +266,19 @@ def _unrounded(tensor: Tensor) -> AbstractContextManager[object]:
 def _active(
     shares: Float[Tensor, "experts positions"], used: tuple[int, ...]
 ) -> dict[int, Tensor | None]:
-    """The positions at which each used expert has a weight; None where these are all."""
+    """The positions at which each used expert has a weight; None where it is to run over all of them.
+
+    That is also where it has one at nearly all: to gather the rows and to add them back would take longer.
+    """
     if shares.is_meta:
         return dict.fromkeys(used)
     active = shares.detach() > 0
     counts = active.sum(dim=1).tolist()
-    if all(counts[k] == shares.shape[1] for k in used):
+    enough = shares.shape[1] - shares.shape[1] // NEARLY_ALL
+    if all(counts[k] >= enough for k in used):
         return dict.fromkeys(used)
     rows = active.nonzero()[:, 1].split(counts)
-    return {k: None if counts[k] == shares.shape[1] else rows[k] for k in used}
+    return {k: None if counts[k] >= enough else rows[k] for k in used}
 
 
 def _gathered(flat: Single, rows: Int[Tensor, "picked"]) -> Float[Tensor, "rounded features"]:
