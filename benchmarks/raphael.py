@@ -4,13 +4,16 @@ One guided call, which is a batch of two, with and without the space experts, in
 plan are random, its gates sharpened until all experts are in use, as in the paper's measurement with 40 tokens, and
 nearly every place is looked at by every word: that is the most the experts can cost. With ``--model`` the first stage
 of a trained one is called with the prompts, at noise levels of its own walk, and the shares are those of its maps.
+
+``--experts 1 2 4 6 8`` goes through numbers of experts; ``--plan piccolo_raphael_pixels`` is the network of the recipe
+lab-raphael. Beside each slow-down stands what causes it: how many experts are at work at a position, of a prompt's.
 """
 
 import argparse
 import copy
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -91,10 +94,29 @@ class Shares:
         return [statistics.mean(found) for found in self.found if found]
 
 
-def race(
-    network: UNet, x: Tensor, levels: list[Tensor], condition: Condition, rounds: int
-) -> tuple[float, float, list[float]]:
-    """How much longer a call takes with space experts: the median ratio on the clock and of processor time."""
+@dataclass(frozen=True)
+class Cost:
+    """How much longer a call takes with space experts: medians over rounds that alternate.
+
+    Attributes:
+        wall: The ratio on the clock.
+        cpu: The ratio of processor time.
+        with_ms: Processor time of a call with them.
+        without_ms: Processor time of a call without.
+        experts: How many there are in a block.
+        shares: What part of all (expert, position) pairs is at work, block by block.
+    """
+
+    wall: float
+    cpu: float
+    with_ms: float
+    without_ms: float
+    experts: int
+    shares: list[float]
+
+
+def race(network: UNet, x: Tensor, levels: list[Tensor], condition: Condition, rounds: int) -> Cost:
+    """Time calls with and without space experts in turns."""
     bare = without_space(network)
     ours, theirs = Clock([], []), Clock([], [])
     with torch.inference_mode():
@@ -114,7 +136,9 @@ def race(
         )
         for kind in ("wall", "cpu")
     )
-    return wall, cpu, found
+    with_ms, without_ms = (1e3 * statistics.median(clock.cpu) for clock in (ours, theirs))
+    counts = [len(block.space.experts) for block in network.expert_blocks if block.space]
+    return Cost(wall, cpu, with_ms, without_ms, max(counts), found)
 
 
 def of_plan(options: argparse.Namespace) -> None:
@@ -153,12 +177,14 @@ def of_model(options: argparse.Namespace) -> None:
         said(repr(prompt), result)
 
 
-def said(what: str, result: tuple[float, float, list[float]]) -> None:
-    """One line: the slow-down, and the share of active pairs, mean and block by block."""
-    wall, cpu, shares = result
-    each = " ".join(f"{share:.0%}" for share in shares)
-    print(f"{what}: {wall - 1:+.0%} on the clock, {cpu - 1:+.0%} of processor time")
-    print(f"  active pairs {statistics.mean(shares):.0%}; block by block {each}")
+def said(what: str, cost: Cost) -> None:
+    """The slow-down, the times, and the share of active pairs, mean and block by block."""
+    each = " ".join(f"{share:.0%}" for share in cost.shares)
+    share = statistics.mean(cost.shares)
+    print(f"{what}: {cost.wall - 1:+.0%} on the clock, {cost.cpu - 1:+.0%} of processor time")
+    print(f"  a call takes {cost.with_ms:.2f} ms with them and {cost.without_ms:.2f} ms with none")
+    print(f"  {share * cost.experts:.2f} of {cost.experts} experts at work at a position")
+    print(f"  active pairs {share:.0%}; block by block {each}")
 
 
 def main() -> None:

@@ -26,14 +26,22 @@ def script() -> ModuleType:
 
 
 def test_it_says_what_experts_cost_and_how_many_pairs_are_at_work(script, monkeypatch, capsys):
-    asked = ["--experts", "2", "--tokens", "4", "--size", "4", "--rounds", "2"]
+    asked = ["--experts", "1", "2", "--tokens", "4", "--size", "4", "--rounds", "2"]
     monkeypatch.setattr("sys.argv", ["raphael.py", *asked])
     script.main()
     said = capsys.readouterr().out
     assert re.search(r"piccolo_raphael, 2 experts: [+-]\d+% on the clock", said)
-    shares = re.search(r"block by block (.*)", said)
-    assert shares is not None
-    assert len(shares[1].split()) == 16
+    assert re.search(r"piccolo_raphael, 1 experts: ", said)
+    times = re.findall(r"a call takes (\S+) ms with them and (\S+) ms with none", said)
+    assert len(times) == 2 and all(float(ms) > 0 for pair in times for ms in pair)
+    for num, at_work, shares in zip(
+        (1, 2),
+        re.findall(r"(\S+) of \d experts at work at a position", said),
+        re.findall(r"active pairs (\d+)%; block by block (.*)", said),
+        strict=True,
+    ):
+        assert float(at_work) == pytest.approx(num * int(shares[0]) / 100, abs=0.02)
+        assert len(shares[1].split()) == 16
 
 
 def test_a_network_without_its_space_experts_is_otherwise_the_same(script):
