@@ -119,10 +119,8 @@ def paint(
     from bottega.pipelines import load, open_picture
     from bottega.pipelines.provenance import check_describable
 
-    _check_watch(watch)
     sheet_columns = _sheet_columns(grid, columns, len(prompts), count)
-    targets = _targets(output, len(prompts), count, grid)
-    check_apart(*targets, watch, explain)
+    targets = _targets(output, len(prompts), count, grid, watch, explain)
     regions = read_regions(listed(region))
     start = read_start(source, inpaint, mask, strength)
     watch_regions = explain_to(explain, regions)
@@ -211,16 +209,26 @@ def _sheet_columns(grid: bool, columns: int | None, num_prompts: int, count: int
     return default_columns(num_prompts * count) if columns is None else columns
 
 
-def _targets(output: Path | None, num_prompts: int, count: int, grid: bool) -> list[Path]:
-    """Where each picture goes; everything is known to be writable before anything is painted."""
+def _targets(
+    output: Path | None,
+    num_prompts: int,
+    count: int,
+    grid: bool,
+    watch: Path | None,
+    explain: Path | None,
+) -> list[Path]:
+    """Where each picture goes; everything is known to be writable, and apart, before anything is painted."""
     from bottega.pipelines import check_writable
 
+    if watch is not None:
+        check_writable(watch)
     number = 1 if grid else num_prompts * count
     place = _free_name(number) if output is None else output
     check_writable(place)
     targets = _numbered(place, number)
     for target in targets:
         check_writable(target)
+    check_apart(*targets, watch, explain)
     return targets
 
 
@@ -244,13 +252,6 @@ def _free_name(number: int) -> Path:
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _check_watch(watch: Path | None) -> None:
-    from bottega.pipelines import check_writable
-
-    if watch is not None:
-        check_writable(watch)
 
 
 def _write(picture: "Image", target: Path, *, metadata: bool) -> None:
