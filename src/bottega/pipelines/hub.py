@@ -74,8 +74,8 @@ def _from_hub(name: str, local_files_only: bool) -> Path:
     except Exception as error:  # the Hub's client raises many kinds; all mean this model
         lines = str(error).strip().splitlines()
         why = lines[0] if lines else type(error).__name__
-        where = "in the Hub's cache" if local_files_only else "in the Hub"
-        raise InputError(f"there is no folder {name}, and no such model {where}: {why}") from None
+        where = "in the Hub's cache" if local_files_only else f"in the Hub: {why}"
+        raise InputError(f"there is no folder {name}, and no such model {where}") from None
     finally:
         if local_files_only:
             enable_progress_bars()
