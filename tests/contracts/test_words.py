@@ -11,8 +11,12 @@ from source_tree import FILES, ROOT, functions, name_of, parameters, syntax
 GLOSSARY = ROOT / "docs" / "glossary.md"
 
 EDGE = ("src/bottega/diffusion/parameterization.py", "src/bottega/diffusion/schedules.py")
-AT_THE_EDGE = {"timestep": EDGE, "timesteps": EDGE}
-"""Where another system's word may stand, because that system's numbers are what is being translated."""
+AT_THE_EDGE = {
+    "timestep": EDGE,
+    "timesteps": EDGE,
+    "scaling_factor": ("src/bottega/models/autoencoder_kl.py",),  # as its config.json has it
+}
+"""Where another system's word may stand, because that system's numbers or files are what is being translated."""
 
 
 def rows() -> list[tuple[list[str], list[str]]]:
