@@ -13,7 +13,7 @@ import argparse
 import copy
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,26 +23,11 @@ from torch import Tensor
 from bottega import load
 from bottega.condition import Condition, Stream
 from bottega.models import PLANS, Context, UNet, UNetConfig
-from bottega.models.attention_config import Attention, ExpertTransformer
 from bottega.models.moe import SpaceMoE
+from bottega.models.raphael_plans import with_space_experts
 from bottega.models.stream_config import PooledVector
 
 PROMPTS = ("a red car to the left of a tree", "two cats", "a pizza on a blue background")
-
-
-def with_experts(config: UNetConfig, num: int) -> UNetConfig:
-    """The plan with so many space experts in every block."""
-
-    def changed(kind: Attention) -> Attention:
-        if not isinstance(kind, ExpertTransformer) or kind.space is None:
-            return kind
-        return replace(kind, space=replace(kind.space, experts=num))
-
-    levels = tuple(replace(level, attention=changed(level.attention)) for level in config.levels)
-    middle = config.middle
-    if middle is not None:
-        middle = replace(middle, attention=changed(middle.attention))
-    return replace(config, levels=levels, middle=middle)
 
 
 def without_space(network: UNet) -> UNet:
@@ -144,7 +129,7 @@ def race(network: UNet, x: Tensor, levels: list[Tensor], condition: Condition, r
 def of_plan(options: argparse.Namespace) -> None:
     """Random weights, every number of experts asked for."""
     for num in options.experts:
-        config = with_experts(PLANS[options.plan](), num)
+        config = with_space_experts(PLANS[options.plan](), num)
         torch.manual_seed(0)
         network = UNet(config).eval()
         with torch.no_grad():

@@ -45,7 +45,7 @@ def test_it_says_what_experts_cost_and_how_many_pairs_are_at_work(script, monkey
 
 
 def test_a_network_without_its_space_experts_is_otherwise_the_same(script):
-    config = script.with_experts(script.PLANS["piccolo_raphael"](), 3)
+    config = script.with_space_experts(script.PLANS["piccolo_raphael"](), 3)
     network = script.UNet(config)
     bare = script.without_space(network)
     assert all(block.space is None for block in bare.expert_blocks)
