@@ -303,3 +303,17 @@ def test_assemble_refuses_what_is_no_denoisers_run(tiny_folder, tiny_autoencoder
     code = run_command(["assemble", str(tmp_path / "run"), "-o", str(tmp_path / "model")])
     assert code == 2 and "has exported nothing yet" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_a_run_in_bfloat16_sees_nearly_the_latents_that_one_in_float32_sees(
+    tiny_folder, tiny_autoencoder
+):
+    config = toy_latent(tiny_folder, tiny_autoencoder)
+    clean = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    exact, half = (
+        open_space(config.task, dtype=dtype).encode(clean)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert half.dtype == torch.float32  # what noise is added to
+    error = (half - exact).std() / exact.std()
+    assert 0 < error < 0.02, error

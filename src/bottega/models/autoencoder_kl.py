@@ -112,6 +112,11 @@ class AutoencoderKL(nn.Module):
         self.quant_conv = nn.Conv2d(2 * latent, 2 * latent, 1) if config.use_quant_conv else None
         self.post_quant_conv = nn.Conv2d(latent, latent, 1) if config.use_post_quant_conv else None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in, that of its weights."""
+        return next(self.parameters()).dtype
+
     def encode(self, images: Images, *, tiled: bool = False) -> Posterior:
         """The latents of pictures in [-1, 1]; ``tiled`` as in `decode`."""
         tile = self.config.tile

@@ -41,8 +41,8 @@ _OLD_NAMES = {
 class Autoencoder:
     """The space of an autoencoder: ``(z - shift) * scale`` is what a denoiser sees.
 
-    ``module`` opens the AutoencoderKL, or gives the one that is open; it computes in float32, because some overflow in
-    less. With ``tiled``, pictures larger than the autoencoder learned on are decoded in overlapping tiles, so that
+    ``module`` opens the AutoencoderKL, or gives the one that is open; it computes in the precision of its weights. With
+    ``tiled``, pictures larger than the autoencoder learned on are decoded in overlapping tiles, so that
     memory stays bounded; where tiles meet, the picture differs a little.
 
     Source: Rombach et al. 2022 (arXiv:2112.10752), section 3.1.
@@ -59,14 +59,15 @@ class Autoencoder:
     def encode(self, images: Images) -> Latents:
         """The mean of the latents of pictures in [-1, 1]."""
         module = self.module().to(device=images.device)
-        mean = module.encode(images.float(), tiled=self.tiled).mean
-        return (mean - self.shift) * self.scale
+        mean = module.encode(images.to(module.dtype), tiled=self.tiled).mean
+        return (mean.float() - self.shift) * self.scale
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Images:
         """Pictures in [-1, 1], values outside not clipped."""
         module = self.module().to(device=latents.device)
-        return module.decode(latents.float() / self.scale + self.shift, tiled=self.tiled)
+        inner = latents.float() / self.scale + self.shift
+        return module.decode(inner.to(module.dtype), tiled=self.tiled).float()
 
     def preview(self, latents: Latents) -> Images:
         """The first three channels, at the latents' own size: shapes, not colours."""
@@ -97,13 +98,27 @@ def read_autoencoder(
     )
 
 
-def stored_space(folder: Path, *, tiled: bool = False) -> Autoencoder:
+def stored_space(
+    folder: Path, *, tiled: bool = False, dtype: torch.dtype = torch.float32
+) -> Autoencoder:
     """The same with an autoencoder that stays open, once it was needed.
+
+    Args:
+        folder: Holds ``config.json`` and the weights.
+        tiled: See `Autoencoder`.
+        dtype: What it computes in. Some published ones overflow in float16, and only there.
 
     Raises:
         CheckpointError: As `read_autoencoder`.
     """
-    module = functools.cache(lambda: open_autoencoder(folder))
+
+    @functools.cache
+    def module() -> AutoencoderKL:
+        opened = open_autoencoder(folder)
+        if dtype == torch.float32:
+            return opened  # its weights stay mapped
+        return opened.to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
     return read_autoencoder(folder, module=module, tiled=tiled)
 
 

@@ -36,6 +36,7 @@ from bottega.training.denoiser_objective import DenoiserObjective, picture_share
 from bottega.training.edge_targets import EdgedSource, HedEdges, WorldEdges
 from bottega.training.embedded import EmbeddedSource
 from bottega.training.export import averaged_weights, find_checkpoint
+from bottega.training.precision import dtype_of
 from bottega.training.timestep_objective import TimestepObjective
 
 _READS: Mapping[type, str] = {
@@ -202,7 +203,7 @@ def _networks(
 def adapter_network(config: RunConfig, stage: AdaptedStage) -> Adapted:
     """What learns, beside the networks of the stage in the precision of the run; the same for the same seed."""
     task = cast(AdapterTask, config.task)
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    dtype = dtype_of(config.train.precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         if isinstance(task, LoraTask):

@@ -24,6 +24,7 @@ from bottega.recipes.run import DenoiserTask, RunConfig
 from bottega.recipes.train import build
 from bottega.rundir import RunDir
 from bottega.seeding import generator
+from bottega.training.precision import dtype_of
 
 _TRIED_AT_ONCE = 4
 _TOO_LARGE_TO_TRY = 4 * 10**11
@@ -85,7 +86,7 @@ def try_network(config: RunConfig, task: DenoiserTask) -> float | None:
         return None
     device = find_device("auto")
     network, objective = build(config)
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    dtype = dtype_of(config.train.precision)
     network.to(device=device, dtype=dtype)
     at_once = min(_TRIED_AT_ONCE, config.train.batch_size)
     pixels = torch.zeros(at_once, 3, config.size, config.size, dtype=torch.uint8)

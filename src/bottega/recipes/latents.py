@@ -41,8 +41,12 @@ def autoencoder_folder(latents: LatentSpace) -> Path:
     return find_autoencoder(place)
 
 
-def open_space(task: DenoiserTask) -> Autoencoder | None:
+def open_space(task: DenoiserTask, *, dtype: torch.dtype = torch.float32) -> Autoencoder | None:
     """The latents that a denoiser works in, their autoencoder opened once; None for pixels.
+
+    Args:
+        task: Names the autoencoder.
+        dtype: What the autoencoder computes in.
 
     Raises:
         CheckpointError: When there is no such autoencoder, or it is damaged.
@@ -52,7 +56,7 @@ def open_space(task: DenoiserTask) -> Autoencoder | None:
     if latents is None:
         return None
     folder = autoencoder_folder(latents)
-    space = stored_space(folder)
+    space = stored_space(folder, dtype=dtype)
     if space.factor != latents.factor:
         raise ConfigError(
             f"task.latents.factor is {latents.factor}, but the autoencoder {folder} shrinks by {space.factor}"

@@ -71,6 +71,7 @@ from bottega.training.denoiser_objective import picture_share
 from bottega.training.embedded import EmbeddedSource
 from bottega.training.export import export_ema
 from bottega.training.latents import LatentSource
+from bottega.training.precision import dtype_of
 from bottega.training.progress import ProgressHook
 
 _JOURNAL_IMAGES = 4096
@@ -209,7 +210,7 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
     network.checkpointing = task.gradient_checkpointing
     if task.start_from is not None:
         load_module(network, task.start_from)
-    space = open_space(task)
+    space = open_space(task, dtype=dtype_of(config.train.precision))
     objective = denoiser_objective(task, space, rank=rank, world_size=world_size)
     return with_edge_heads(network, with_experts(objective, task), task, config.train.seed)
 

@@ -16,6 +16,11 @@ from bottega.training.foreach import add_each, copy_each, joint_norm, scale_each
 Precision = Literal["bf16", "fp32"]
 
 
+def dtype_of(precision: Precision) -> torch.dtype:
+    """What a network of that precision computes in."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 class Masters:
     """The trainable weights of a network as the optimiser sees them, by name.
 
@@ -35,7 +40,7 @@ class Masters:
             if parameter.ndim == 4:  # what convolutions want, on CPUs and tensor cores alike
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         exact = {n: p.detach().float().clone() for n, p in trainable.items()}
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        dtype = dtype_of(precision)
         for parameter in network.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
@@ -115,4 +120,4 @@ def clip_gradients(gradients: Sequence[Tensor], max_norm: float | None) -> Tenso
     return norm
 
 
-__all__ = ["Masters", "Precision", "clip_gradients"]
+__all__ = ["Masters", "Precision", "clip_gradients", "dtype_of"]
