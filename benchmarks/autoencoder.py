@@ -21,8 +21,8 @@ from bottega.evaluation.features import picture_distance
 from bottega.evaluation.judge import Judge
 from bottega.evaluation.judge_accuracy import judge_accuracy
 from bottega.evaluation.judge_world import judge_world
-from bottega.pipelines import find_model, read_manifest
 from bottega.pipelines.latent import find_autoencoder, stored_space
+from bottega.recipes.srgan import find_judge
 
 SEED = 977
 """Of a world that nothing here was trained on."""
@@ -57,11 +57,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--things", type=int, default=100, help="how many things the world shows")
     asked = parser.parse_args()
-    model = find_model(asked.model)
-    named = read_manifest(model).judge
-    if named is None:
-        parser.error(f"{asked.model} has no judge")
-    judge = Judge.load(model / named)
+    judge = find_judge(asked.model)
     space = stored_space(find_autoencoder(asked.autoencoder))
     world: EmojiWorldConfig = judge_world(num_things=asked.things, seed=SEED)
     source = WorldSource(EmojiWorld(world), asked.size)

@@ -28,7 +28,8 @@ from bottega.data.emoji_world.render import labels
 from bottega.data.emoji_world.world import describe
 from bottega.evaluation import Judge, images_of
 from bottega.evaluation.intervals import wilson
-from bottega.pipelines import find_model, load, read_manifest, save_picture, sheet
+from bottega.pipelines import load, save_picture, sheet
+from bottega.recipes.srgan import find_judge
 
 SEED = 4211
 """Of a world that no model was trained on."""
@@ -129,11 +130,8 @@ class StyleJudge:
 
 def judge(asked: argparse.Namespace) -> None:
     """Print how often the style is recognised, with the LoRA and without."""
-    scenes, folder = world(asked.things), find_model(asked.model)
-    named = read_manifest(folder).judge
-    if named is None:
-        raise SystemExit(f"{asked.model} has no judge")
-    styles = StyleJudge(Judge.load(folder / named), scenes, 10_000, asked.real)
+    scenes = world(asked.things)
+    styles = StyleJudge(find_judge(asked.model), scenes, 10_000, asked.real)
     all_right, new_right = styles.accuracy(scenes, 20_000, asked.real)
     print(
         f"style judge on {asked.real} unseen real pictures of each of 7 styles: {all_right:.1%} right, ",

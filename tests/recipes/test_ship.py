@@ -1,5 +1,6 @@
 """Gathering runs into a model replaces models only, and leaves nothing behind when it is refused."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,9 +11,12 @@ from toy_runs import toy_base
 from bottega import load
 from bottega.cli.main import run as run_command
 from bottega.ensemble import Mixture
-from bottega.errors import CheckpointError
+from bottega.errors import CheckpointError, InputError
+from bottega.pipelines import find_model, read_manifest
 from bottega.recipes import begin_child, train
 from bottega.recipes.ship import ship_runs
+from bottega.recipes.srgan import find_judge
+from bottega.recipes.train import load_encoders
 
 RUNS = ("piccolo-t5", "piccolo-clip", "piccolo-base", "piccolo-sr", "piccolo-judge")
 
@@ -89,3 +93,68 @@ def test_a_branch_is_shipped_as_the_ensemble_it_belongs_to_and_never_alone(
     with pytest.raises(CheckpointError, match="paints only in its ensemble"):
         ship_runs([tmp_path / "child"], tmp_path / "alone")
     assert not (tmp_path / "alone").exists()
+
+
+@pytest.fixture
+def heard_piccolo(tmp_path: Path) -> Path:
+    """A finished run of a toy that hears piccolo's encoders."""
+    toy = toy_base(find_model("piccolo"))
+    streams = tuple(
+        dataclasses.replace(s, width=256, pool=s.pool and dataclasses.replace(s.pool, width=256))
+        for s in toy.task.network.streams
+    )
+    network = dataclasses.replace(toy.task.network, streams=streams)
+    toy = dataclasses.replace(toy, task=dataclasses.replace(toy.task, network=network))
+    train(toy, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_model_that_borrows_paints_the_same_and_holds_no_encoders(
+    capsys, heard_piccolo: Path, tmp_path: Path
+):
+    whole, light = tmp_path / "whole", tmp_path / "light"
+    ship_runs([heard_piccolo], whole)
+    command = ["assemble", str(heard_piccolo), "-o", str(light), "--borrow", "piccolo"]
+    assert run_command(command) == 0
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.endswith(" is piccolo's")] == [
+        "t5 is piccolo's",
+        "clip is piccolo's",
+        "judge is piccolo's",
+    ]
+    assert {path.name for path in light.iterdir()} == {"manifest.json", "base"}
+    pictures = [load(model).paint("a dog", seeds=1, steps=2)[0] for model in (whole, light)]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+    assert read_manifest(whole).digest == read_manifest(light).digest  # the same bytes paint
+    assert find_judge(str(light)).digest == find_judge("piccolo").digest
+    assert load_encoders(str(light)).names == load_encoders("piccolo").names
+    ship_runs([heard_piccolo], whole, borrow="piccolo")  # what was copied before is taken away
+    assert not (whole / "t5").exists() and load(whole).name == read_manifest(light).name
+
+
+def test_what_cannot_be_borrowed_is_refused_in_one_line(
+    capsys, heard_piccolo: Path, tiny_folder, tmp_path: Path
+):
+    model = tmp_path / "model"
+    for lender, words in {"picolo": "did you mean", "piccolo": "nothing can be borrowed"}.items():
+        if lender == "piccolo":
+            train(toy_base(tiny_folder), tmp_path / "other")
+        run = heard_piccolo if lender == "picolo" else tmp_path / "other"
+        with pytest.raises(InputError, match=words):
+            ship_runs([run], model, borrow=lender)
+        assert not model.exists()
+    ship_runs([heard_piccolo], model, borrow="piccolo")
+    facts = json.loads((model / "manifest.json").read_text())
+    facts["files"]["t5/config.json"] = 64 * "0"
+    (model / "manifest.json").write_text(json.dumps(facts))
+    capsys.readouterr()
+    assert (
+        run_command(["paint", "a dog", "--model", str(model), "-o", str(tmp_path / "x.png")]) == 2
+    )
+    assert "is damaged" in capsys.readouterr().err
+    facts["borrowed"]["t5"] = "../../secret"
+    (model / "manifest.json").write_text(json.dumps(facts))
+    assert (
+        run_command(["paint", "a dog", "--model", str(model), "-o", str(tmp_path / "x.png")]) == 2
+    )
+    assert "borrowed from '../../secret'" in capsys.readouterr().err

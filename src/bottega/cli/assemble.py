@@ -25,6 +25,14 @@ def assemble(
             "--judge", metavar="FOLDER", help="Of a programme or run: the judge to take along."
         ),
     ] = None,
+    borrow: Annotated[
+        str | None,
+        typer.Option(
+            "--borrow",
+            metavar="MODEL",
+            help="Of a programme or run: leave out what this shipped model has too.",
+        ),
+    ] = None,
     then: Annotated[
         list[Path] | None,
         typer.Option("--then", metavar="RUN", help="After a run: one that enlarges its pictures."),
@@ -38,24 +46,27 @@ def assemble(
 
     if (runs / "config.json").is_file():
         manifest = ship_runs(
-            [runs, *([] if then is None else then)], output, name=name, judge=judge
+            [runs, *([] if then is None else then)], output, name=name, judge=judge, borrow=borrow
         )
     elif then:
         raise InputError(f"--then goes on from a denoiser's run; {runs} holds no config.json")
     elif (runs / PLAN).is_file():
-        manifest = ship_programme(runs, output, name=name, judge=judge)
+        manifest = ship_programme(runs, output, name=name, judge=judge, borrow=borrow)
     elif is_ensemble(runs):
         raise InputError(
             f"{runs} is an ensemble; name the run that its experts grew from, and it is taken along"
         )
-    elif name is not None or judge is not None:
+    elif name is not None or judge is not None or borrow is not None:
         raise InputError(
-            f"--name and --judge are for a programme or a run; {runs} holds no {PLAN} and no config.json"
+            f"--name, --judge and --borrow are for a programme or a run; {runs} holds no {PLAN} and no config.json"
         )
     else:
         manifest = ship_piccolo(runs, output)
-    size = sum((output / name).stat().st_size for name in manifest.files)
-    typer.echo(f"{output}: {len(manifest.files)} files, {size / 1e6:.1f} MB")
+    own = [name for name in manifest.files if name.split("/")[0] not in manifest.borrowed]
+    size = sum((output / name).stat().st_size for name in own)
+    typer.echo(f"{output}: {len(own)} files, {size / 1e6:.1f} MB")
+    for part, lender in manifest.borrowed.items():
+        typer.echo(f"{part} is {lender}'s")
 
 
 __all__ = ["assemble"]

@@ -72,7 +72,7 @@ def opened(
     if judge is None:
         if painter.folder is None or painter.manifest.judge is None:
             raise InputError(f"{painter.name} comes without a judge; name one with --judge FOLDER")
-        judge = painter.folder / painter.manifest.judge
+        judge = painter.folder
     return painter, find_judge(str(judge))
 
 

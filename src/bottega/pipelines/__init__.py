@@ -4,11 +4,15 @@ from bottega.pipelines.adapters import Adapters as Adapters
 from bottega.pipelines.canvas import Canvas as Canvas
 from bottega.pipelines.canvas import parse_aspect as parse_aspect
 from bottega.pipelines.canvas import parse_canvas as parse_canvas
+from bottega.pipelines.cascade import MANIFEST as MANIFEST
+from bottega.pipelines.cascade import SHIPPED as SHIPPED
 from bottega.pipelines.cascade import CascadeManifest as CascadeManifest
 from bottega.pipelines.cascade import StageEntry as StageEntry
 from bottega.pipelines.cascade import assemble as assemble
+from bottega.pipelines.cascade import file_digests as file_digests
 from bottega.pipelines.cascade import find_model as find_model
 from bottega.pipelines.cascade import load_stages as load_stages
+from bottega.pipelines.cascade import model_part as model_part
 from bottega.pipelines.cascade import read_manifest as read_manifest
 from bottega.pipelines.controls import Guide as Guide
 from bottega.pipelines.edit import FromPicture as FromPicture
@@ -38,6 +42,8 @@ from bottega.pipelines.stored import load_denoiser as load_denoiser
 from bottega.pipelines.stored import save_denoiser as save_denoiser
 
 __all__ = [
+    "MANIFEST",
+    "SHIPPED",
     "Adapters",
     "Box",
     "Canvas",
@@ -58,11 +64,13 @@ __all__ = [
     "StageSettings",
     "assemble",
     "check_writable",
+    "file_digests",
     "find_model",
     "load",
     "load_denoiser",
     "load_enlarger",
     "load_stages",
+    "model_part",
     "open_picture",
     "paint_again",
     "parse_aspect",

@@ -6,6 +6,8 @@
     base/, sr128/, ...                 one checkpoint per stage, or an ensemble of expert denoisers
     t5/, clip/                         encoders in Hugging Face's format
     judge/                             the detector that scores its pictures (optional)
+
+A folder may be borrowed instead, from a model that comes inside the package: then it lies there, and its digests here.
 """
 
 import hashlib
@@ -43,7 +45,7 @@ MAX_SIZE = 8192
 """Larger pictures than this are taken for a damaged manifest."""
 
 MANIFEST = "manifest.json"
-SHIPPED = ("piccolo",)
+SHIPPED = ("piccolo", "piccolo-raphael")
 """Models that come inside the package."""
 
 KIND = "cascade"
@@ -84,6 +86,7 @@ class CascadeManifest:
     """What a model folder holds. ``files`` maps each file's path in it to the SHA-256 of its bytes.
 
     ``parts`` is what a model of another library consists of beside its stages; it has no ``encoders`` then.
+    ``borrowed`` says of folders that are not here which shipped model has them, by the same name.
     """
 
     name: str
@@ -91,6 +94,7 @@ class CascadeManifest:
     encoders: Mapping[str, str]
     judge: str | None = None
     parts: PipelineParts | None = None
+    borrowed: Mapping[str, str] = field(default_factory=dict[str, str])
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     format_version: int = FORMAT_VERSION
 
@@ -113,6 +117,11 @@ class CascadeManifest:
         for kind in self.encoders:
             if kind not in _ENCODER_KINDS:
                 raise ConfigError(f"encoder {kind!r} is not known{nearest(kind, _ENCODER_KINDS)}")
+        for part, lender in self.borrowed.items():
+            if part not in self.folders:
+                raise ConfigError(f"{part!r} is borrowed{nearest(part, self.folders)}")
+            if lender not in SHIPPED:
+                raise ConfigError(f"{part} is borrowed from {lender!r}{nearest(lender, SHIPPED)}")
         for inner in (*self.folders, *self.files):
             path = PurePosixPath(inner)
             if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in inner:
@@ -153,6 +162,7 @@ def assemble(
     encoders: Mapping[str, str],
     judge: str | None = None,
     parts: PipelineParts | None = None,
+    borrowed: Mapping[str, str] | None = None,
 ) -> CascadeManifest:
     """Make a folder that holds checkpoints and encoders already into a model: write its manifest.
 
@@ -163,18 +173,25 @@ def assemble(
         encoders: ``t5`` and ``clip`` to their folders.
         judge: The judge's folder.
         parts: What a model of another library consists of beside its stages.
+        borrowed: Folders to the shipped models in which they lie.
 
     Raises:
         CheckpointError: When something named is not there.
     """
     folder = Path(folder)
     manifest = CascadeManifest(
-        name=name, stages=tuple(stages), encoders=dict(encoders), judge=judge, parts=parts
+        name=name,
+        stages=tuple(stages),
+        encoders=dict(encoders),
+        judge=judge,
+        parts=parts,
+        borrowed={} if borrowed is None else dict(borrowed),
     )
     for part in manifest.folders:
-        if not (folder / part).is_dir():
+        if not model_part(folder, manifest, part).is_dir():
             raise CheckpointError(f"{folder} lacks {part}, which the model {name} needs")
-    manifest = replace(manifest, files={p: _digest(folder / p) for p in _present(folder, manifest)})
+    found = _present(folder, manifest)
+    manifest = replace(manifest, files={name: _digest(path) for name, path in found.items()})
     facts = {**to_json(manifest), "kind": KIND}
     text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
     write_atomically(folder / MANIFEST, text.encode())
@@ -204,6 +221,16 @@ def find_model(model: str | Path) -> Path:
     raise InputError(
         f"model {str(model)!r} is neither a folder nor known{nearest(str(model), SHIPPED)}"
     )
+
+
+def model_part(folder: Path | str, manifest: CascadeManifest, part: str) -> Path:
+    """Where a folder of a model lies: in the model's own, or in the shipped model that lends it.
+
+    Raises:
+        CheckpointError: When the lender is not in this installation.
+    """
+    lender = manifest.borrowed.get(part)
+    return (Path(folder) if lender is None else find_model(lender)) / part
 
 
 def read_manifest(folder: Path | str) -> CascadeManifest:
@@ -240,18 +267,19 @@ def verify_files(folder: Path | str, manifest: CascadeManifest) -> None:
     Raises:
         CheckpointError: Naming the first file that is missing, damaged, or not listed.
     """
-    folder = Path(folder)
-    surplus = set(_present(folder, manifest)) - set(manifest.files)
+    present = _present(Path(folder), manifest)
+    surplus = set(present) - set(manifest.files)
     if surplus:
         raise CheckpointError(f"{folder} holds {min(surplus)}, which its manifest does not list")
-    for path, expected in manifest.files.items():
+    for name, expected in manifest.files.items():
+        path = present.get(name, Path(folder) / name)
         try:
-            found = _digest(folder / path)
+            found = _digest(path)
         except OSError as error:
-            raise CheckpointError(f"{folder / path} cannot be read: {error.strerror}") from None
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
         if found != expected:
             raise CheckpointError(
-                f"{folder / path} is damaged: its SHA-256 is {found[:12]}..., the manifest says "
+                f"{path} is damaged: its SHA-256 is {found[:12]}..., the manifest of {folder} says "
                 f"{expected[:12]}...; install or copy the model again"
             )
 
@@ -325,11 +353,26 @@ def _check_sizes(stage: Stage, plan: UNetConfig, earlier: Mapping[str, Stage]) -
         )
 
 
-def _present(folder: Path, manifest: CascadeManifest) -> list[str]:
-    """Every file of the model's folders, hidden ones left out."""
-    found = [path for part in manifest.folders for path in (folder / part).rglob("*")]
-    relative = [path.relative_to(folder) for path in found if path.is_file()]
-    return sorted(p.as_posix() for p in relative if not any(n.startswith(".") for n in p.parts))
+def file_digests(place: Path, part: str) -> dict[str, str]:
+    """The digest of every file of a part that lies at ``place``, by its path in the model, hidden ones left out."""
+    return {name: _digest(path) for name, path in _files_of(place, part).items()}
+
+
+def _present(folder: Path, manifest: CascadeManifest) -> dict[str, Path]:
+    """Every file of the model's folders by its path in the model, hidden ones left out."""
+    found: dict[str, Path] = {}
+    for part in manifest.folders:
+        found |= _files_of(model_part(folder, manifest, part), part)
+    return dict(sorted(found.items()))
+
+
+def _files_of(place: Path, part: str) -> dict[str, Path]:
+    inside = {path.relative_to(place): path for path in place.rglob("*") if path.is_file()}
+    return {
+        (PurePosixPath(part) / name.as_posix()).as_posix(): path
+        for name, path in inside.items()
+        if not any(step.startswith(".") for step in (*PurePosixPath(part).parts, *name.parts))
+    }
 
 
 def _digest(path: Path) -> str:
@@ -343,8 +386,10 @@ __all__ = [
     "CascadeManifest",
     "StageEntry",
     "assemble",
+    "file_digests",
     "find_model",
     "load_stages",
+    "model_part",
     "read_manifest",
     "verify_files",
 ]

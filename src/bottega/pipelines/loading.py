@@ -14,6 +14,7 @@ from bottega.pipelines.cascade import (
     MANIFEST,
     CascadeManifest,
     load_stages,
+    model_part,
     read_manifest,
     verify_files,
 )
@@ -131,7 +132,10 @@ def _checked(folder: Path) -> CascadeManifest:
 def _ours(
     folder: Path, manifest: CascadeManifest, residency: Policy
 ) -> tuple[tuple[Stage, ...], Encoders]:
-    paths = {f"folder_{kind}": folder / inner for kind, inner in manifest.encoders.items()}
+    paths = {
+        f"folder_{kind}": model_part(folder, manifest, inner)
+        for kind, inner in manifest.encoders.items()
+    }
     stages = load_stages(folder, manifest, residency=residency)
     encoders = Encoders.load(folder_t5=paths.get("folder_t5"), folder_clip=paths.get("folder_clip"))
     return stages, encoders

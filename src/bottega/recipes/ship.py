@@ -4,16 +4,22 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from bottega.checkpoint.ensemble import ENSEMBLE, is_ensemble, read_ensemble
 from bottega.diffusion import Static
-from bottega.errors import CheckpointError
+from bottega.errors import CheckpointError, InputError, nearest
 from bottega.pipelines import (
+    MANIFEST,
+    SHIPPED,
     CascadeManifest,
     StageEntry,
     StageSettings,
     assemble,
+    file_digests,
+    find_model,
     load_stages,
+    model_part,
     read_manifest,
 )
 from bottega.recipes.branch import denoiser_task, ensemble_of, read_config
@@ -22,7 +28,7 @@ from bottega.recipes.execute import PLAN, is_filed
 from bottega.recipes.latents import autoencoder_folder
 from bottega.recipes.programme import read_plan
 from bottega.recipes.run import RunConfig
-from bottega.recipes.train import encoders_folder
+from bottega.recipes.train import encoder_folders
 
 _PARTS = {
     "t5": "piccolo-t5",
@@ -92,6 +98,7 @@ def ship_programme(
     *,
     name: str | None = None,
     judge: Path | str | None = None,
+    borrow: str | None = None,
 ) -> CascadeManifest:
     """Gather what a programme has trained, and the encoders that it heard, into a model folder.
 
@@ -100,6 +107,8 @@ def ship_programme(
         target: The model folder, as for `ship_piccolo`.
         name: What the model is called; as the programme unless told otherwise.
         judge: A judge's folder; that of the encoders' model, where it has one, unless told otherwise.
+        borrow: A model that ships with bottega. What it has too, byte for byte, of encoders and judge is not copied:
+            the model is smaller, and needs an installation with that one.
 
     Raises:
         CheckpointError: When a node is still to be trained, the stages do not make a cascade, or ``target`` cannot
@@ -116,7 +125,7 @@ def ship_programme(
             )
     trained = [(stage.run, folder / stage.name) for stage in programme.stages]
     called = programme.name if name is None else name
-    return _ship_stages(trained, Path(target), called, judge)
+    return _ship_stages(trained, Path(target), called, judge, borrow)
 
 
 def ship_runs(
@@ -125,6 +134,7 @@ def ship_runs(
     *,
     name: str | None = None,
     judge: Path | str | None = None,
+    borrow: str | None = None,
 ) -> CascadeManifest:
     """Gather what a denoiser's run exported, and further ones that enlarge its pictures, into a model folder.
 
@@ -136,6 +146,7 @@ def ship_runs(
         target: The model folder, as for `ship_piccolo`.
         name: What the model is called; as the base's recipe unless told otherwise.
         judge: As for `ship_programme`.
+        borrow: As for `ship_programme`.
 
     Raises:
         InputError: For a folder that is no run, or a run that trains no denoiser.
@@ -156,11 +167,15 @@ def ship_runs(
             )
         trained.append((config, exported))
     called = trained[0][0].name if name is None else name
-    return _ship_stages(trained, Path(target), called, judge)
+    return _ship_stages(trained, Path(target), called, judge, borrow)
 
 
 def _ship_stages(
-    trained: Sequence[tuple[RunConfig, Path]], target: Path, name: str, judge: Path | str | None
+    trained: Sequence[tuple[RunConfig, Path]],
+    target: Path,
+    name: str,
+    judge: Path | str | None,
+    borrow: str | None,
 ) -> CascadeManifest:
     """A model of what runs have trained, from the smallest pictures to the largest."""
     stages: list[StageEntry] = []
@@ -175,14 +190,46 @@ def _ship_stages(
     heard = {denoiser_task(config).encoders for config, _ in trained}
     if len(heard) > 1:
         raise CheckpointError(f"the stages hear other encoders: {', '.join(sorted(heard))}")
-    model = encoders_folder(heard.pop())
-    parts |= {kind: model / kind for kind in ("t5", "clip")}
-    known = read_manifest(model).judge if (model / "manifest.json").is_file() else None
-    if judge is not None:
-        parts["judge"] = Path(judge)
-    elif known is not None:
-        parts["judge"] = model / known
-    return _gather(target, name, tuple(stages), parts)
+    place = heard.pop()
+    parts |= encoder_folders(place)
+    known = _judge_of(place) if judge is None else Path(judge)
+    if known is not None:
+        parts["judge"] = known
+    borrowed = {} if borrow is None else _borrowed(parts, borrow)
+    return _gather(target, name, tuple(stages), parts, borrowed)
+
+
+def _judge_of(place: str) -> Path | None:
+    """The judge of the model whose encoders were heard, where it is one and has one."""
+    folder = Path(place) if Path(place).is_dir() else find_model(place)
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(folder)
+    return None if manifest.judge is None else model_part(folder, manifest, manifest.judge)
+
+
+def _borrowed(parts: Mapping[str, Path], lender: str) -> dict[str, str]:
+    """Which encoders and judge a shipped model has too, byte for byte, under the same name.
+
+    Raises:
+        InputError: When the lender does not ship with bottega, or has nothing of it.
+    """
+    if lender not in SHIPPED:
+        raise InputError(
+            f"only a model that ships with bottega can lend; {lender!r} does not{nearest(lender, SHIPPED)}"
+        )
+    folder = find_model(lender)
+    files = read_manifest(folder).files
+    same: dict[str, str] = {}
+    for part in ("t5", "clip", "judge"):
+        lent = {name: digest for name, digest in files.items() if name.startswith(f"{part}/")}
+        if part in parts and lent and lent == file_digests(parts[part], part):
+            same[part] = lender
+    if not same:
+        raise InputError(
+            f"{lender} has other encoders and another judge, so that nothing can be borrowed"
+        )
+    return same
 
 
 def _entry(config: RunConfig, earlier: Sequence[StageEntry]) -> StageEntry:
@@ -213,21 +260,27 @@ def _newest(run: Path, ensemble: Path) -> Path:
 
 
 def _gather(
-    target: Path, name: str, stages: tuple[StageEntry, ...], parts: Mapping[str, Path]
+    target: Path,
+    name: str,
+    stages: tuple[StageEntry, ...],
+    parts: Mapping[str, Path],
+    borrowed: Mapping[str, str] = MappingProxyType({}),
 ) -> CascadeManifest:
-    """Copy every part into a model folder under its name, and let the whole take the place of ``target``."""
+    """Copy every part that is not borrowed under its name, and let the whole take the place of ``target``."""
     _refuse_foreign(target, parts)
     building = target.resolve().parent / f".{target.resolve().name}.building-{os.getpid()}"
     try:
         building.mkdir(parents=True)
         for part, source in parts.items():
-            _copy(source, building / part)
+            if part not in borrowed:
+                _copy(source, building / part)
         manifest = assemble(
             building,
             name=name,
             stages=stages,
             encoders={kind: kind for kind in ("t5", "clip") if kind in parts},
             judge="judge" if "judge" in parts else None,
+            borrowed=borrowed,
         )
         load_stages(building, manifest)
         _put_in_place(building, target, parts)
@@ -253,7 +306,7 @@ def _refuse_foreign(target: Path, parts: Iterable[str]) -> None:
     """Replace parts of a model only: another folder may hold a ``base`` or a ``t5`` that somebody needs."""
     if target.exists() and not target.is_dir():
         raise CheckpointError(f"cannot write the model {target}: it is a file")
-    if (target / "manifest.json").exists():
+    if (target / MANIFEST).exists():
         read_manifest(target)
         return
     in_the_way = [part for part in parts if (target / part).exists()]
@@ -271,8 +324,9 @@ def _put_in_place(building: Path, target: Path, parts: Iterable[str]) -> None:
     for part in parts:
         if (target / part).exists():
             shutil.rmtree(target / part)
-        (building / part).rename(target / part)
-    (building / "manifest.json").replace(target / "manifest.json")
+        if (building / part).exists():  # what is borrowed is not
+            (building / part).rename(target / part)
+    (building / "manifest.json").replace(target / MANIFEST)
 
 
 __all__ = [

@@ -12,7 +12,7 @@ from bottega.evaluation.features import FeatureMaps
 from bottega.evaluation.judge import KIND as JUDGE_KIND
 from bottega.evaluation.judge import Judge
 from bottega.models.srgan import RRDBNetConfig, SrGan, repeat_pixels
-from bottega.pipelines import find_model, read_manifest, save_picture, sheet
+from bottega.pipelines import find_model, model_part, read_manifest, save_picture, sheet
 from bottega.pipelines.enlarging import ENLARGER, bicubic, load_generator
 from bottega.pipelines.output import to_pictures
 from bottega.recipes.compare import averaged
@@ -97,12 +97,12 @@ def find_judge(place: str) -> Judge:
     """
     folder = exported(place) if Path(place).is_dir() else find_model(place)
     try:
-        inside = read_manifest(folder).judge
+        manifest = read_manifest(folder)
     except CheckpointError:  # no model: then a judge, or whatever its own error calls it
         return Judge.load(folder)
-    if inside is None:
+    if manifest.judge is None:
         raise CheckpointError(f"{place} comes without a {JUDGE_KIND}; name a model that has one")
-    return Judge.load(folder / inside)
+    return Judge.load(model_part(folder, manifest, manifest.judge))
 
 
 def _begin_with(network: SrGan, task: EnlargerTask) -> None:

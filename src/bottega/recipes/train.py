@@ -18,7 +18,7 @@ from bottega.evaluation.judge_network import JudgeNetwork
 from bottega.evaluation.judge_objective import JudgeObjective
 from bottega.evaluation.judge_world import judge_config
 from bottega.models import UNet
-from bottega.pipelines import find_model
+from bottega.pipelines import MANIFEST, find_model, model_part, read_manifest
 from bottega.pipelines.experts import mixture_with
 from bottega.recipes.adapter_run import adapter_run
 from bottega.recipes.adapter_tasks import ControlNetTask, LoraTask
@@ -264,25 +264,30 @@ def load_encoders(place: str) -> Encoders:
     """The encoders of a model folder, or of a model that ships with bottega.
 
     Raises:
-        CheckpointError: If there is neither a folder ``t5`` nor a folder ``clip`` in it.
+        CheckpointError: As `encoder_folders`.
     """
-    folder = encoders_folder(place)
-    return Encoders.load(folder_t5=folder / "t5", folder_clip=folder / "clip")
+    folders = encoder_folders(place)
+    return Encoders.load(folder_t5=folders["t5"], folder_clip=folders["clip"])
 
 
-def encoders_folder(place: str) -> Path:
-    """The folder in which ``t5`` and ``clip`` lie, by its path or by the name of a model that ships with bottega.
+def encoder_folders(place: str) -> dict[str, Path]:
+    """Where ``t5`` and ``clip`` of a folder lie, or of a model that ships with bottega.
 
     Raises:
         CheckpointError: If one of the two is missing.
     """
     folder = Path(place) if Path(place).is_dir() else find_model(place)
-    if not ((folder / "t5").is_dir() and (folder / "clip").is_dir()):
+    found = {kind: folder / kind for kind in ("t5", "clip")}
+    if (folder / MANIFEST).is_file():  # a model, which may have borrowed them
+        manifest = read_manifest(folder)
+        named = manifest.encoders.items()
+        found |= {kind: model_part(folder, manifest, inner) for kind, inner in named}
+    if not all(path.is_dir() for path in found.values()):
         raise CheckpointError(
             f"expected the folders t5 and clip in {folder}; train them with the recipes piccolo-t5 and "
             "piccolo-clip, and name their folder with --set task.encoders=FOLDER"
         )
-    return folder
+    return found
 
 
 def export(config: RunConfig, run: RunDir) -> Path:
@@ -329,4 +334,4 @@ def _check_same_recipe(config: RunConfig, run: RunDir) -> None:
         )
 
 
-__all__ = ["build", "encoders_folder", "export", "load_encoders", "train"]
+__all__ = ["build", "encoder_folders", "export", "load_encoders", "train"]
