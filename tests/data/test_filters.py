@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -267,3 +268,34 @@ def test_a_picture_that_vanished_is_named(folder: Path):
     with pytest.raises(ValueError, match=f"{first.name} cannot be read"):
         first.picture()
     assert replace(first, caption="x").name == first.name
+
+
+def test_a_filter_that_loses_samples_is_refused(folder: Path):
+    for name, judge in {
+        "fewer": lambda samples: samples[1:],
+        "none": lambda samples: [None] * len(samples),
+        "nothing": lambda _: None,
+    }.items():
+        with pytest.raises(InputError, match=f"filter '{name}' must return a list with a Sample"):
+            filter_pictures(read_samples(folder), folder.parent / "kept", {name: judge})
+        assert sorted(p.name for p in folder.parent.iterdir()) == ["raw"]
+
+
+def test_names_and_numbers_of_no_kind_are_written_and_read_again(tmp_path: Path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    Image.new("RGB", (9, 9)).save(raw / "a.png")
+    (raw / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no picture")
+    lines = ['{"file_name": "a.png", "text": "a", "u": "x\\u2028\\ud800", "n": ' + "9" * 400 + "}"]
+    (raw / "metadata.jsonl").write_text("\n".join(lines))
+    for target, per_shard in (("plain", None), ("shards", 4)):
+        filters = {"n": parse_limit("n>=5")}
+        report = filter_pictures(read_samples(raw), tmp_path / target, filters, per_shard=per_shard)
+        assert (report.seen, report.kept) == (2, 1)
+        (kept,) = read_samples(tmp_path / target)
+        assert isinstance(kept, Sample)
+        assert kept.facts["u"] == "x\u2028\ud800" and kept.facts["n"] == int("9" * 400)
+        log = (tmp_path / target / "dropped.jsonl").read_text(encoding="utf-8")
+        assert json.loads(log)["name"] == "caf\udce9.png"
+    (gone,) = parse_limit("n<=5")([sample(n=10**400)])
+    assert isinstance(gone, Dropped) and gone.reason == "n above 5"

@@ -202,3 +202,51 @@ def test_folders_of_nothing_and_sizes_of_nothing_are_refused(tmp_path: Path):
     save(tmp_path, "a.png", "a")
     with pytest.raises(InputError):
         FolderSource(tmp_path, 0)
+
+
+def test_a_line_separator_in_a_caption_ends_no_line(tmp_path: Path):
+    save(tmp_path, "a.png")
+    row = {"file_name": "a.png", "text": "one\u2028two", "note": "next\u0085line"}
+    text = json.dumps(row, ensure_ascii=False) + "\r\n"
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="utf-8", newline="")
+    (example,) = FolderSource(tmp_path, 8).examples
+    assert (example.caption, example.facts["note"]) == ("one two", "next\u0085line")
+
+
+def test_hostile_rows_are_named_and_stop_nothing(tmp_path: Path):
+    for name in ("good.png", "half.png"):
+        save(tmp_path, name)
+    rows = [
+        '{"file_name": "good.png", "text": "good"}',
+        '{"file_name": "half.png", "text": "half \\ud800 a character"}',
+        '{"file_name": "digits.png", "text": "digits", "n": ' + "9" * 5000 + "}",
+        json.dumps({"file_name": "long" * 100 + ".png", "text": "long"}),
+        "[" * 100_000,
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    source = FolderSource(tmp_path, 8)
+    assert [e.file for e in source.examples] == ["good.png"]
+    found = reasons(source)
+    assert found["half.png"] == "its caption is not Unicode text"
+    assert found["metadata.jsonl line 3"] == found["metadata.jsonl line 5"] == "not JSON"
+    assert found["long" * 100 + ".png"] == "named but missing"
+
+
+def test_pictures_of_print_of_palettes_and_of_motion_are_understood(tmp_path: Path):
+    Image.new("CMYK", (10, 10), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
+    animated = Image.new("RGB", (10, 10), "lime")
+    animated.save(tmp_path / "b.gif", save_all=True, append_images=[Image.new("RGB", (10, 10))])
+    palette = Image.new("P", (10, 10), 3)
+    palette.putpalette([0, 0, 0] * 3 + [0, 0, 255])
+    palette.save(tmp_path / "c.png")
+    palette.save(tmp_path / "d.png", transparency=3)
+    Image.fromarray(np.full((10, 10), 2**31 - 1, np.int32)).save(tmp_path / "e.tif")
+    Image.fromarray(np.full((10, 10), 0.5, np.float32)).save(tmp_path / "f.tif")
+    for name in "abcdef":
+        (tmp_path / f"{name}.txt").write_text(name)
+    source = FolderSource(tmp_path, 10)
+    means = source.batch(range(5)).images.float().mean((2, 3)).round()
+    white = [255, 255, 255]
+    assert means[0].tolist() == pytest.approx([254, 0, 0], abs=2)  # JPEG is not exact
+    assert means[1:].tolist() == [[0, 255, 0], [0, 0, 255], white, white]
+    assert reasons(source) == {"f.tif": "its pixels are fractions, whose range is not known"}

@@ -50,6 +50,8 @@ def probe(file: Path | BufferedIOBase, check: Check, max_pixels: int = MAX_PIXEL
                 width, height = image.size
                 if width * height > max_pixels:
                     return bomb
+                if image.mode == "F":
+                    return "its pixels are fractions, whose range is not known"
                 if check == "pixels":
                     image.load()
                 if _orientation(image, check) in _LYING:
@@ -76,21 +78,28 @@ def decoded(file: Path | BufferedIOBase, near: Bucket | None = None) -> Any:
         file: Where it is.
         near: The size it will be resized to, if that is known; JPEG then unpacks no more than twice that.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(cast(Any, file), formats=FORMATS) as opened:
         if near is not None:
             longest = max(near)
             opened.draft("RGB", (2 * longest, 2 * longest))
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode.startswith("I"):
-            upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-        if not upright.has_transparency_data:
-            return upright.convert("RGB")
-        image = Image.new("RGB", upright.size, "white")
-        layer = upright.convert("RGBA")
-        image.paste(layer, mask=layer)
-        return image
+        return as_seen(opened)
+
+
+def as_seen(picture: Any) -> Any:
+    """A picture of Pillow's as a viewer shows it: turned as EXIF says, in RGB, transparency on white; a copy."""
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):
+        upright = Image.fromarray((np.asarray(upright) // 257).clip(0, 255).astype(np.uint8))
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    image = Image.new("RGB", upright.size, "white")
+    layer = upright.convert("RGBA")
+    image.paste(layer, mask=layer)
+    return image
 
 
 def fitted(
@@ -122,6 +131,7 @@ __all__ = [
     "MAX_PIXELS",
     "Check",
     "Shape",
+    "as_seen",
     "decoded",
     "fitted",
     "probe",

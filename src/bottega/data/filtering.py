@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from bottega.data.filters import Dropped, Filter
 from bottega.data.samples import Sample
@@ -30,6 +30,9 @@ AT_ONCE = 32
 
 READ = "read"
 """What stands in place of a filter for samples that cannot be read."""
+
+_ESCAPED = "backslashreplace"
+"""How half characters are written, of names on disk above all: in JSON's strings Python's escapes are JSON's."""
 
 REPORT = "report.json"
 DROPPED = "dropped.jsonl"
@@ -81,6 +84,9 @@ def sort_samples(
         filters: By name, in the order in which they are asked.
         report: Counts along.
         on_drop: Told of every sample that goes.
+
+    Raises:
+        InputError: For a filter that has not one verdict for each sample, which would then vanish uncounted.
     """
 
     def drop(name: str, dropped: Dropped) -> None:
@@ -99,6 +105,7 @@ def sort_samples(
                 left.append(sample)
         for name, judge in filters.items():
             verdicts = judge(left) if left else []
+            _check_verdicts(name, verdicts, len(left))
             for verdict in verdicts:
                 if isinstance(verdict, Dropped):
                     drop(name, verdict)
@@ -135,7 +142,8 @@ def filter_pictures(
     building = target.with_name(f".{target.name}.writing-{os.getpid()}")
     try:
         building.mkdir()
-        with (building / DROPPED).open("w", encoding="utf-8") as log, ExitStack() as opened:
+        with ExitStack() as opened:
+            log = opened.enter_context(_opened(building / DROPPED))
 
             def note(name: str, dropped: Dropped) -> None:
                 row = {"name": dropped.name, "filter": name, "reason": dropped.reason}
@@ -174,7 +182,7 @@ class _Folder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._rows: IO[str] = (folder / "metadata.jsonl").open("w", encoding="utf-8")
+        self._rows = _opened(folder / "metadata.jsonl")
 
     def add(self, key: str, sample: Sample) -> None:
         name = f"{key}{sample.ending}"
@@ -202,7 +210,7 @@ class _Shards:
         self._number += 1
         self._put(f"{key}{sample.ending}", sample.read())
         self._put(f"{key}.txt", sample.caption.encode())
-        self._put(f"{key}.json", _line(_facts(sample)).encode())
+        self._put(f"{key}.json", _line(_facts(sample)).encode(errors=_ESCAPED))
 
     def _put(self, name: str, data: bytes) -> None:
         assert self._tar is not None  # `add` opened it
@@ -225,6 +233,21 @@ def _facts(sample: Sample) -> dict[str, Any]:
 
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _opened(path: Path) -> IO[str]:
+    return path.open("w", encoding="utf-8", errors=_ESCAPED, newline="\n")
+
+
+def _check_verdicts(name: str, verdicts: Any, count: int) -> None:
+    if (
+        not isinstance(verdicts, list)
+        or len(cast(list[Any], verdicts)) != count
+        or not all(isinstance(verdict, (Sample, Dropped)) for verdict in cast(list[Any], verdicts))
+    ):
+        raise InputError(
+            f"filter {name!r} must return a list with a Sample or a Dropped for each of {count} samples"
+        )
 
 
 def _one_line(report: FilterReport) -> str:

@@ -128,7 +128,10 @@ class Within:
         value = sample.scores.get(self.name, sample.facts.get(self.name))
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # JSON's whole numbers know no bounds
+            return math.inf if value > 0 else -math.inf
 
 
 Score = Callable[[Sequence[Sample]], list[float]]

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 
 from bottega.data.buckets import Buckets
 from bottega.data.decoding import ENDINGS, MAX_PIXELS, Check, Shape, probe
-from bottega.data.stored import FolderExample, FolderReport, Rejected, StoredSource
+from bottega.data.stored import (
+    FolderExample,
+    FolderReport,
+    Rejected,
+    StoredSource,
+    is_writable,
+)
 from bottega.errors import DataError
 
 _METADATA = "metadata.jsonl"
@@ -151,13 +157,14 @@ def _listed(folder: Path, field: str, rejected: list[Rejected]) -> Iterator[Fold
     """Pictures that ``metadata.jsonl`` names."""
     seen: set[str] = set()
     text = (folder / _METADATA).read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines, which also cuts at the line separators of Unicode that a caption may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{_METADATA} line {number}"
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # numbers of thousands of digits too
             rejected.append(Rejected(where, "not JSON"))
             continue
         name = row.get("file_name") if isinstance(row, Mapping) else None
@@ -182,11 +189,14 @@ def _listing_fault(folder: Path, name: str, caption: Any, field: str, seen: set[
         return "its path leads out of the folder"
     if path.as_posix() in seen:
         return f"named twice in {_METADATA}"
-    if not (folder / name).is_file():
+    try:
+        if not (folder / name).is_file():
+            return "named but missing"
+    except (OSError, ValueError):  # a name that no file can have
         return "named but missing"
     if not isinstance(caption, str) or not caption.strip():
         return f"no caption: {field!r} is missing or empty"
-    return None
+    return None if is_writable(caption) else "its caption is not Unicode text"
 
 
 __all__ = ["FolderExample", "FolderReport", "FolderSource", "Listing", "Rejected", "list_folder"]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from bottega.data.buckets import Buckets
 from bottega.data.decoding import ENDINGS, MAX_PIXELS, Check, Shape, probe
-from bottega.data.stored import FolderExample, Rejected, StoredSource
+from bottega.data.stored import FolderExample, Rejected, StoredSource, is_writable
 from bottega.errors import DataError
 
 MAX_PICTURE_BYTES = 256 << 20
@@ -261,7 +261,7 @@ def _example(name: str, sample: _Sample, caption_field: str) -> FolderExample | 
             facts = json.loads(sample.words["json"].read())
     except UnicodeDecodeError:
         return "its text is not UTF-8"
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # numbers of thousands of digits too
         return "its json is not JSON"
     if not isinstance(facts, dict):
         return "its json is not an object"
@@ -271,6 +271,8 @@ def _example(name: str, sample: _Sample, caption_field: str) -> FolderExample | 
     caption = "" if text is None else " ".join(text.split())
     if not caption:
         return "no caption"
+    if not is_writable(caption):
+        return "its caption is not Unicode text"
     facts = {k: v for k, v in facts.items() if k not in (caption_field, "caption")}
     return FolderExample(f"{name}.{sample.picture[0]}", caption, facts)
 

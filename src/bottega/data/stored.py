@@ -44,6 +44,15 @@ class FolderReport:
         return "\n".join([*lines, *(f"  {file}: {reason}" for file, reason in self.rejected)])
 
 
+def is_writable(text: str) -> bool:
+    """Whether a text is Unicode throughout; JSON may hold half a character, which nothing can write or read aloud."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class FolderExample(NamedTuple):
     """One stored picture: its path inside its folder, or shard and key, its caption, and what else was noted of it."""
 
@@ -149,4 +158,11 @@ def _no_bucket(shape: Shape, buckets: Buckets) -> str:
     )
 
 
-__all__ = ["NO_FACTS", "FolderExample", "FolderReport", "Rejected", "StoredSource"]
+__all__ = [
+    "NO_FACTS",
+    "FolderExample",
+    "FolderReport",
+    "Rejected",
+    "StoredSource",
+    "is_writable",
+]
