@@ -1,7 +1,7 @@
 """A drawing style that a model has never seen, learned from 20 pictures: how often is it recognised?
 
     python benchmarks/lora_style.py draw pictures
-    bottega train lora --run runs/blueprint --set data.path=pictures
+    bottega train lora-style --run runs/blueprint --set data.path=pictures
     python benchmarks/lora_style.py judge runs/blueprint/export
 
 Blueprints, white lines on blue, are none of the world's six styles, and no caption of the 20 pictures speaks of a
@@ -138,13 +138,11 @@ def judge(asked: argparse.Namespace) -> None:
         end="",
     )
     print(f"{NEW} {new_right:.1%}")
-    plans = [scenes.plan(index) for index in range(1_000, 1_000 + asked.pictures)]
+    plans = [scenes.plan(index) for index in range(asked.first, asked.first + asked.pictures)]
     prompts = [said_of(plan) for plan in plans]
     own = {} if asked.steps is None else {"steps": asked.steps}
-    for name, loras in (
-        ("without", []),
-        (f"with, at {asked.scale:g}", [(asked.lora, asked.scale)]),
-    ):
+    ways = {f"with, at {scale:g}": [(asked.lora, scale)] for scale in asked.scales}
+    for name, loras in {"without": [], **ways}.items():
         painter = load(asked.model, loras=loras, lanes=asked.lanes)
         pictures = painter.paint(prompts, seeds=0, **own)
         found = styles.read(images_of(pictures))
@@ -159,7 +157,7 @@ def judge(asked: argparse.Namespace) -> None:
             f"({likely.low:.1%} to {likely.high:.1%}); all things asked for in {np.mean(subjects):.1%}"
         )
         if asked.sheet is not None:
-            place = asked.sheet.with_stem(f"{asked.sheet.stem}-{name.split(',')[0]}")
+            place = asked.sheet.with_stem(f"{asked.sheet.stem}-{name.split()[-1]}")
             save_picture(sheet(pictures[:20], 5, prompts[:20]), place, metadata=False)
     real = [Image.fromarray(blueprint(plan)) for plan in plans]
     ceiling = [
@@ -183,7 +181,8 @@ def main() -> None:
     judging = ways.add_parser("judge")
     judging.add_argument("lora", type=Path)
     judging.add_argument("--model", default="piccolo")
-    judging.add_argument("--scale", type=float, default=1.0)
+    judging.add_argument("--scales", type=float, nargs="+", default=[1.0])
+    judging.add_argument("--first", type=int, default=1_000, help="the first scene asked for")
     judging.add_argument("--pictures", type=int, default=200)
     judging.add_argument("--real", type=int, default=200, help="real pictures of each style")
     judging.add_argument("--steps", type=int, help="of every stage; by default the model's own")

@@ -222,6 +222,24 @@ def test_before_training_the_loss_beside_a_model_is_the_models_own(tiny_folder, 
     assert torch.equal(losses[0], losses[1])
 
 
+@pytest.mark.parametrize(("name", "listens"), [("lora", True), ("lora-style", False)])
+def test_a_style_is_learned_without_a_word(tiny_folder, pictures, tmp_path, name, listens):
+    from bottega.recipes.adapters import adapter_objective, adapter_source
+    from bottega.recipes.sources import picture_source
+    from bottega.rundir import RunDir
+
+    config = toy(name, tiny_folder, pictures)
+    stage = adapted_stage(config)
+    batch = adapter_source(config, stage, picture_source(config), RunDir(tmp_path)).batch(range(4))
+    other = dataclasses.replace(batch, condition=stage.encoders.condition(["two apples"] * 4))
+    objective, network = adapter_objective(config, stage), adapter_network(config, stage)
+    with torch.no_grad():
+        losses = [
+            objective(network, b, torch.Generator().manual_seed(1)).total for b in (batch, other)
+        ]
+    assert torch.equal(*losses) == (not listens)
+
+
 def test_previews_are_painted_on_the_way(tiny_folder, tmp_path):
     config = toy("controlnet", tiny_folder)
     train(config, tmp_path / "run")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
+from bottega.models.moe_config import GateNoise, SpaceMoEConfig, TimeMoEConfig
 from bottega.models.unet_config import (
     AddSkips,
     Attention,
@@ -25,6 +25,9 @@ OPENCLIP_G_WIDTH = 1024
 _WIDTHS = (416, 832, 1664)
 _HEADS = 8
 
+_EXPLORING = GateNoise(anneal_images=10_000)
+_EXPLORING_LONG = GateNoise(anneal_images=40_000_000)
+
 
 def raphael() -> UNetConfig:
     """RAPHAEL's network: latents of four channels, 16 transformer blocks of six space experts and four time experts.
@@ -36,7 +39,8 @@ def raphael() -> UNetConfig:
     until the whole comes to that size; an expert is four times as wide inside. A null token of ours stands before the
     77, so that a dropped prompt has something to be read and an expert to go to. The network is told whole timesteps.
     The printed average is over all 77 tokens; our encoders hide padding from attention, and what nobody looks at would
-    then act everywhere and outweigh a short prompt by far, so that it is left out here.
+    then act everywhere and outweigh a short prompt by far, so that it is left out here. The law of the noise on the
+    gates is not given: ours fades over forty million pictures, twenty thousand steps of the paper's batch.
     """
     levels = [
         Level(
@@ -108,16 +112,19 @@ def small_experts(
 ) -> ExpertTransformer:
     """Two small blocks of attention and experts; None leaves one of the two layers out.
 
-    ``ratio`` is how wide an expert is inside, as a multiple of the width outside.
+    ``ratio`` is how wide an expert is inside, as a multiple of the width outside. Gates explore for ten thousand
+    pictures and no longer: noise that stays chooses for a gate whose logits are small, and its experts stay alike.
     """
-    return ExpertTransformer(
-        depth=2,
-        head_width=32,
-        space=None
-        if space is None
-        else SpaceMoEConfig(experts=space, ratio=ratio, average="real_tokens", gate_width=64),
-        time=None if time is None else TimeMoEConfig(experts=time, ratio=ratio, gate_width=64),
-    )
+    noise = _EXPLORING
+    space_config = None
+    if space is not None:
+        space_config = SpaceMoEConfig(
+            experts=space, ratio=ratio, average="real_tokens", gate_width=64, noise=noise
+        )
+    time_config = None
+    if time is not None:
+        time_config = TimeMoEConfig(experts=time, ratio=ratio, gate_width=64, noise=noise)
+    return ExpertTransformer(depth=2, head_width=32, space=space_config, time=time_config)
 
 
 def with_space_experts(plan: UNetConfig, count: int) -> UNetConfig:
@@ -138,8 +145,10 @@ def with_space_experts(plan: UNetConfig, count: int) -> UNetConfig:
 def _full_size(width: int) -> ExpertTransformer:
     return ExpertTransformer(
         head_width=width // _HEADS,
-        space=SpaceMoEConfig(average="real_tokens", gate_width=OPENCLIP_G_WIDTH),
-        time=TimeMoEConfig(gate_width=OPENCLIP_G_WIDTH),
+        space=SpaceMoEConfig(
+            average="real_tokens", gate_width=OPENCLIP_G_WIDTH, noise=_EXPLORING_LONG
+        ),
+        time=TimeMoEConfig(gate_width=OPENCLIP_G_WIDTH, noise=_EXPLORING_LONG),
     )
 
 

@@ -25,6 +25,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     "lab-raphael-space": raphael.lab_raphael_space,
     "lab-raphael-time": raphael.lab_raphael_time,
     "lora": adapters.lora,
+    "lora-style": adapters.lora_style,
     "medio-base": larger.medio_base,
     "medio-sr": larger.medio_sr,
     "piccolo-autoencoder": autoencoder.piccolo_autoencoder,

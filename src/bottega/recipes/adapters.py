@@ -12,7 +12,7 @@ from bottega.checkpoint import LoraFacts, load_manifest, save_lora
 from bottega.checkpoint.controlnet import ControlNetFacts, save_controlnet
 from bottega.checkpoint.ensemble import is_ensemble
 from bottega.condition import Condition
-from bottega.conditioning import Encoders
+from bottega.conditioning import ConditionDropout, Encoders
 from bottega.conditioning.cache import EmbeddingCache
 from bottega.data import Batch, Canny, Source
 from bottega.diffusion import AugmentationLevels, Denoiser, TimestepDenoiser
@@ -62,6 +62,19 @@ def lora() -> RunConfig:
             checkpoint_images=1_024,
             ema=EmaConfig(stds=(0.1,), every_images=64),
         ),
+    )
+
+
+def lora_style() -> RunConfig:
+    """A style from 5 to 30 pictures, learned without their captions, so that words keep what they mean."""
+    base = lora()
+    assert isinstance(base.task, LoraTask)
+    silent = ConditionDropout(t5=1.0, clip_text=1.0, clip_image=1.0)
+    return replace(
+        base,
+        name="lora-style",
+        task=replace(base.task, dropout=silent),
+        train=replace(base.train, total_images=6_144),
     )
 
 
@@ -341,4 +354,5 @@ __all__ = [
     "controlnet",
     "export_adapter",
     "lora",
+    "lora_style",
 ]
