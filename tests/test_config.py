@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pytest
@@ -25,6 +25,11 @@ class Square:
 class Nested:
     depth: int = 2
     label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    shapes: tuple[Circle | Square, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +173,35 @@ def test_a_dotted_path_reaches_into_nested_configurations_and_changes_nothing_el
     assert changed.many == FULL.many
 
 
+def test_a_number_reaches_one_thing_of_a_list_and_a_star_all_that_have_the_setting():
+    changed = override(FULL, {"many.1.depth": "7", "pair.0": "-1"})
+    assert changed == replace(
+        FULL, many=(Nested(depth=1), Nested(depth=7, label="x")), pair=(-1.0, 2.0)
+    )
+    assert override(FULL, {"many.*.depth": "9"}).many == (
+        Nested(depth=9),
+        Nested(depth=9, label="x"),
+    )
+    assert override(FULL, {"many.0": '{"depth": 3}'}).many[0] == Nested(depth=3)
+    mixed = Drawing(shapes=(Circle(), Square(), Circle(radius=2.0)))
+    assert override(mixed, {"shapes.*.radius": "5"}).shapes == (
+        Circle(radius=5.0),
+        Square(),
+        Circle(radius=5.0),
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
         ("cuont", "1", "cuont is not a setting of Everything; did you mean count?"),
         ("nested.deep", "1", r"nested\.deep: deep is not a setting of Nested; did you mean depth?"),
         ("count.more", "1", r"count\.more goes deeper"),
+        ("many.2.depth", "1", "'2' is none of the 2 things there"),
+        ("many.first.depth", "1", "'first' is none of the 2 things"),
+        ("many.*.deep", "1", "deep is not a setting of Nested; did you mean depth?"),
+        ("many.1.depth.more", "1", "goes deeper"),
+        ("pair.0", "x", "pair.0 expects float, got 'x'"),
         ("count", "many", "count expects int, got 'many'"),
         ("count", "-1", "count must not be negative"),
         ("rate", "NaN", "rate expects a finite number"),

@@ -61,7 +61,8 @@ def override(config: T, assignments: Mapping[str, str]) -> T:
     """A copy of ``config`` with settings replaced, each given as a dotted path and a text value.
 
     The text is read by the setting's own type: ``{"train.batch_size": "64"}``. A union member or a nested
-    dataclass is replaced by JSON text: ``{"train.schedule": '{"kind": "Constant"}'}``.
+    dataclass is replaced by JSON text: ``{"train.schedule": '{"kind": "Constant"}'}``. In a list a number from 0
+    names one thing, and ``*`` all of those that have the setting: ``{"network.levels.*.attention.depth": "2"}``.
 
     Raises:
         ConfigError: For an unknown setting (naming the nearest) or a value that does not fit its type.
@@ -91,11 +92,50 @@ def _override_one(config: T, path: list[str], text: str, whole: str) -> T:
         raise ConfigError(
             f"{whole}: {name} is not a setting of {type(config).__name__}{nearest(name, hints)}"
         )
+    value = getattr(config, name)
     if len(path) == 1:
         value = _decode(hints[name], _read_text(hints[name], text, whole), whole)
+    elif isinstance(value, tuple):
+        value = _override_some(hints[name], value, path[1:], text, whole)
     else:
-        value = _override_one(getattr(config, name), path[1:], text, whole)
+        value = _override_one(value, path[1:], text, whole)
     return typing.cast(T, dataclasses.replace(config, **{name: value}))
+
+
+def _override_some(
+    hint: Any, items: tuple[Any, ...], path: list[str], text: str, whole: str
+) -> tuple[Any, ...]:
+    """A list with a setting replaced in one of its things, or in all that have it."""
+    place, *inner = path
+    if place == "*" and items:
+        depths = [_depth(item, inner) for item in items]
+        # Where none has it, whichever comes nearest says what is wrong.
+        wanted = [i for i, depth in enumerate(depths) if depth == max(depths)]
+    elif place.isdecimal() and int(place) < len(items):
+        wanted = [int(place)]
+    else:
+        raise ConfigError(
+            f"{whole}: {place!r} is none of the {len(items)} things there; they count from 0, and * is all of them"
+        )
+    changed = list(items)
+    for i in wanted:
+        if inner:
+            changed[i] = _override_one(items[i], inner, text, whole)
+            continue
+        kinds = next(get_args(o) for o in _options(hint) if get_origin(o) is tuple)
+        kind = kinds[0] if kinds[-1] is Ellipsis else kinds[i]
+        changed[i] = _decode(kind, _read_text(kind, text, whole), whole)
+    return tuple(changed)
+
+
+def _depth(item: Any, path: list[str]) -> int:
+    """How many steps of a path there are in a configuration."""
+    steps = 0
+    for name in path:
+        if not dataclasses.is_dataclass(item) or name not in _hints(type(item)):
+            break
+        item, steps = getattr(item, name), steps + 1
+    return steps
 
 
 def _read_text(hint: Any, text: str, where: str) -> Json:

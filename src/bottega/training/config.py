@@ -81,6 +81,8 @@ class TrainConfig:
             raise ConfigError(f"clip_norm must be positive or none, got {self.clip_norm}")
         if self.microbatch is not None:
             _positive("microbatch", self.microbatch)
+        if not -(2**63) <= self.seed < 2**64:
+            raise ConfigError(f"seed must be a number of 64 bits, got {self.seed}")
 
     def microbatch_for(self, world_size: int) -> int:
         """How many images each of ``world_size`` processes takes at once.
