@@ -53,6 +53,7 @@ def test_settings_can_be_changed_from_a_command_line():
         ({"learning_rate": float("inf")}, "learning_rate must be positive and finite"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"warmup_images": -1}, "warmup_images must not be negative"),
+        ({"seed": 2**64}, "seed must be a number of 64 bits"),
         ({"clip_norm": 0.0}, "clip_norm must be positive or none"),
         ({"clip_norm": float("nan")}, "clip_norm must be positive or none"),
     ],
