@@ -33,6 +33,17 @@ def test_the_routes_of_a_prompt_are_told_written_and_drawn(bottega, folder):
     assert open_picture("routes.png").width > 300
 
 
+def test_other_experts_are_tried_told_written_and_drawn(bottega, folder):
+    arguments = ("probe", "experts", "--model", folder, "--pictures", 2, "--sigmas", "0.5,5")
+    done = bottega(*arguments, "-o", "experts.json", "--plot", "experts.png")
+    assert done.code == 0, done.err
+    assert done.out.count("words to other experts") == done.out.count("noise to other") == 3
+    facts = json.loads(Path("experts.json").read_text())
+    assert [one["block"] for one in facts["found"]] == [None, None, 0, 0, 1, 1]
+    assert open_picture("experts.png").width > 300
+    refused(bottega(*arguments[:-1], "0"), "above 0")
+
+
 def test_paths_are_told_apart_with_controls(bottega, folder):
     arguments = ("probe", "paths", "--model", folder, "--nouns", 3, "--sentences", 6)
     done = bottega(*arguments, "--rounds", 2, "-o", "paths.json")
@@ -56,7 +67,7 @@ def test_paths_are_told_apart_with_controls(bottega, folder):
         (("routes", "a dog", "--stage", "sr16"), "enlarges"),
         (("probe", "paths", "--words", "verbs"), "'verbs' is not known"),
         (("probe", "paths", "--streams", "clip", "--words", "nouns"), "no text stream 'clip'"),
-        (("probe", "paths", "--sentences", "0"), "1 sentence of each"),
+        (("probe", "paths", "--sentences", "4"), "--sentences must be at least 5"),
     ],
 )
 def test_what_makes_no_sense_is_one_clear_line(bottega, folder, arguments, words):

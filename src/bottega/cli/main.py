@@ -21,6 +21,7 @@ from bottega.cli.options import printable
 from bottega.cli.paint import paint
 from bottega.cli.plan import plan
 from bottega.cli.probe import app as probe_app
+from bottega.cli.probe_experts import experts
 from bottega.cli.replay import replay
 from bottega.cli.routes import paths, routes
 from bottega.cli.show import show
@@ -65,6 +66,7 @@ app.command()(assemble)
 app.command("import")(import_model)
 app.command("export")(export_model)
 app.command()(routes)
+probe_app.command()(experts)
 probe_app.command()(paths)
 probe_app.command()(edge_heads)
 app.add_typer(data_app, name="data")

@@ -159,6 +159,15 @@ def blocks_of(network: UNet) -> tuple[Block, ...]:
     )
 
 
+def noise_told(
+    denoiser: Denoiser | TimestepDenoiser, sigmas: Float[Tensor, "levels"]
+) -> Float[Tensor, "levels"]:
+    """What a network is told of noise levels."""
+    if isinstance(denoiser, Denoiser):
+        return denoiser.precond(sigmas).noise
+    return denoiser.schedule.timestep(sigmas)
+
+
 def time_choices(
     denoiser: Denoiser | TimestepDenoiser, sigmas: Sequence[float]
 ) -> tuple[TimeChoice, ...]:
@@ -173,13 +182,9 @@ def time_choices(
     if not sigmas or all(block.time is None for block in network.expert_blocks):
         return ()
     levels = torch.tensor(list(sigmas), device=network.stem.weight.device)
-    c_noise = (
-        denoiser.precond(levels).noise
-        if isinstance(denoiser, Denoiser)
-        else denoiser.schedule.timestep(levels)
-    )
     with torch.no_grad():
-        found = [route for route in network.time_routes(c_noise) if route is not None]
+        told = network.time_routes(noise_told(denoiser, levels))
+        found = [route for route in told if route is not None]
     chosen = torch.stack([route.expert for route in found], dim=1)
     certain = torch.stack([route.probabilities.amax(dim=1) for route in found], dim=1)
     return tuple(
@@ -337,6 +342,7 @@ __all__ = [
     "Token",
     "blocks_of",
     "network_of",
+    "noise_told",
     "reaches_at",
     "routed",
     "time_choices",

@@ -2,6 +2,8 @@
 
 from bottega.evaluation.probes.attention import TextShare as TextShare
 from bottega.evaluation.probes.attention import look as look
+from bottega.evaluation.probes.experts import Misrouted as Misrouted
+from bottega.evaluation.probes.experts import misroute as misroute
 from bottega.evaluation.probes.intervals import Split as Split
 from bottega.evaluation.probes.intervals import best_split as best_split
 from bottega.evaluation.probes.intervals import denoising_loss as denoising_loss
@@ -12,6 +14,7 @@ from bottega.evaluation.probes.switch import Switching as Switching
 from bottega.evaluation.probes.switch import probe_switch as probe_switch
 
 __all__ = [
+    "Misrouted",
     "PromptPair",
     "Split",
     "Switched",
@@ -21,5 +24,6 @@ __all__ = [
     "denoising_loss",
     "gradient_cosines",
     "look",
+    "misroute",
     "probe_switch",
 ]
