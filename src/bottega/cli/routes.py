@@ -79,11 +79,16 @@ def paths(
     from bottega.cli.options import names
     from bottega.config import to_json
     from bottega.errors import InputError, nearest
+    from bottega.evaluation.paths import FOLDS
     from bottega.evaluation.route_atlas import network_and_encoders
 
     kinds = ("nouns", "adjectives")
     if kind not in (*kinds, "both"):
         raise InputError(f"--words {kind!r} is not known{nearest(kind, (*kinds, 'both'))}")
+    if per_word < FOLDS:
+        raise InputError(
+            f"--sentences must be at least {FOLDS}, for as many folds of sentences, got {per_word}"
+        )
     check_outputs(output, None, None)
     painter = load_painter(model, device, "float32", lora)
     network, encoders = network_and_encoders(painter, stage_name)

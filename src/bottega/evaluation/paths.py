@@ -19,6 +19,7 @@ from bottega.evaluation.boosting import Boosting, Labels, cross_validated, folds
 from bottega.evaluation.report import Share
 from bottega.evaluation.route_sentences import Sentence
 from bottega.models import UNet
+from bottega.models.context import StreamReader
 from bottega.models.moe_gates import Gate
 from bottega.seeding import derive
 
@@ -160,10 +161,9 @@ def _looked_up(
     some = sentences[at : at + _AT_ONCE]
     encoded = encoders.encode_texts([s.text for s in some], rows=_AT_ONCE)
     like = network.stem.weight.detach()
-    condition = Condition(streams={name: e.stream for name, e in encoded.items()})
+    heard = Condition(streams={name: e.stream for name, e in encoded.items()})
+    streams = heard.to(device=like.device).streams
     assert network.reader is not None  # it has gates for words
-    rows, _, _, segments = network.reader(condition.to(device=like.device), like)
-    starts = {name: start for name, start, _ in segments}
     paths: list[list[Tensor]] = [[] for _ in sets]
     tokens: list[Tensor] = []
     kept = torch.ones(len(some), dtype=torch.bool)
@@ -173,7 +173,10 @@ def _looked_up(
         kept &= torch.tensor([bool(one) for one in found])
         last = torch.tensor([one[-1] if one else 0 for one in found])
         tokens.append(encoded[name].stream.tokens.cpu()[index, last])
-        words = rows[index.to(rows.device), (starts[name] + last).to(rows.device)]
+        reader = network.reader.streams[name]
+        assert isinstance(reader, StreamReader)
+        rows = reader.tokens(streams[name], like.dtype)
+        words = rows[index.to(rows.device), last.to(rows.device)]
         for chosen, gates in zip(paths, sets, strict=True):
             chosen += [gate(words).argmax(dim=-1).cpu().float() for gate in gates]
     columns = [torch.stack(chosen, dim=1) for chosen in paths]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from bottega.conditioning import Encoders
 from bottega.errors import InputError
+from bottega.evaluation.probes.subject import told
 from bottega.evaluation.routes import Routes, network_of, routed, trace
 from bottega.models import UNet
 from bottega.pipelines import Painter, Stage, StageSettings
@@ -79,9 +80,9 @@ def atlas(
     if not words:
         raise InputError("routes are those of words; the prompt has none")
     chosen = routed_stage(painter, stage)
-    condition = painter.encoders.condition([prompt]).to(device=painter.device)
+    condition, silence = (told(painter, [text]) for text in (prompt, ""))
     x = None
-    for step in chosen.paint(condition, condition.null(), [seed], settings, device=painter.device):
+    for step in chosen.paint(condition, silence, [seed], settings, device=painter.device):
         x = step.x
     if x is None:
         raise InputError(f"stage {chosen.name} took no step")
@@ -90,7 +91,7 @@ def atlas(
         chosen.denoiser,
         prompt,
         painter.encoders,
-        condition,
+        chosen.numbered(condition),
         x.detach(),
         looks=some_of(sigmas) if looks is None else looks,
         sigmas=sigmas,

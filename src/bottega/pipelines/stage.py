@@ -204,10 +204,14 @@ class Stage:
 
         return _without_gradients(walk())
 
+    def numbered(self, cond: Condition) -> Condition:
+        """A prompt with the numbers that its network is told beside it, where it is told any."""
+        return _with_numbers(cond, self.numbers)
+
     def _both(self, cond: Condition, uncond: Condition, settings: StageSettings) -> Condition:
         """Both halves of guidance, each with its numbers."""
-        told, apart = _with_numbers(cond, self.numbers), _with_numbers(uncond, self.numbers_apart)
-        return _joined(told, apart, settings)
+        apart = _with_numbers(uncond, self.numbers_apart)
+        return _joined(self.numbered(cond), apart, settings)
 
     def _begun(
         self, start: Beginnings, eps: Images, sigma: float, denoise: Denoise
