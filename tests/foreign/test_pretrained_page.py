@@ -22,7 +22,7 @@ IN_THE_CACHE = {
 }
 
 
-LEARNING = ("Training further", "Expert denoisers")
+LEARNING = ("Training further", "Expert denoisers", "Experts inside")
 QUICK = {
     "size": 16,
     "train.total_images": 4,
@@ -100,6 +100,8 @@ def test_every_command_of_the_page_that_trains_runs(cache, tmp_path, monkeypatch
     assert {shlex.split(line)[1] for line in lines} == {
         "train",
         "branch",
+        "upcycle",
+        "routes",
         "show",
         "paint",
         "export",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bottega.errors import CheckpointError, ConfigError
 from bottega.models.moe import SpaceMoE, TimeMoE
-from bottega.models.moe_config import SpaceMoEConfig, TimeMoEConfig
+from bottega.models.moe_config import GateNoise, SpaceMoEConfig, TimeMoEConfig
 from bottega.models.transformer import ExpertBlock
 from bottega.models.unet import UNet
 from bottega.models.unet_config import (
@@ -25,9 +25,13 @@ from bottega.models.unet_config import (
     Transformer,
     UNetConfig,
 )
+from bottega.seeding import derive
 
 Weights = Mapping[str, Float[Tensor, "..."]]
 """A network's ``state_dict()``."""
+
+EXPLORING = GateNoise(anneal_images=10_000)
+"""New gates choose with noise for so many pictures; noise that stays would go on choosing in their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +41,8 @@ class Upcycling:
     Where experts are made of a dense feed-forward they are as wide inside as that is, and their ``ratio`` is not read.
     """
 
-    space: SpaceMoEConfig | None = field(default_factory=SpaceMoEConfig)
-    time: TimeMoEConfig | None = field(default_factory=TimeMoEConfig)
+    space: SpaceMoEConfig | None = field(default_factory=lambda: SpaceMoEConfig(noise=EXPLORING))
+    time: TimeMoEConfig | None = field(default_factory=lambda: TimeMoEConfig(noise=EXPLORING))
 
     def __post_init__(self) -> None:
         if self.space is None and self.time is None:
@@ -100,7 +104,7 @@ def upcycled_weights(
             f"these are not the weights of this network: {missing[0]} is on one side alone"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derive(seed, "upcycling"))
         network = UNet(plan)
     own = network.state_dict()
     with torch.no_grad():
@@ -164,4 +168,4 @@ def _fill_experts(moe: SpaceMoE | TimeMoE, dense: Weights, *, silent: bool) -> N
                     nn.init.zeros_(own[name])
 
 
-__all__ = ["Upcycling", "upcycled_plan", "upcycled_weights"]
+__all__ = ["EXPLORING", "Upcycling", "upcycled_plan", "upcycled_weights"]

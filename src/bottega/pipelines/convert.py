@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from bottega.checkpoint import save_module
+from bottega.checkpoint import load_manifest, save_module
 from bottega.checkpoint.ensemble import is_ensemble
 from bottega.checkpoint.foreign import ForeignInfo, load_foreign_unet, save_foreign_unet
 from bottega.checkpoint.foreign_files import read_config
@@ -35,7 +35,12 @@ from bottega.pipelines.foreign import (
 from bottega.pipelines.hub import locate, model_name
 from bottega.pipelines.opening import Opener
 from bottega.pipelines.residency import Residency
-from bottega.pipelines.stored import DENOISER_KIND, DenoiserConfig, load_timestep_denoiser
+from bottega.pipelines.stored import (
+    DENOISER_KIND,
+    DenoiserConfig,
+    denoiser_config,
+    load_timestep_denoiser,
+)
 from bottega.rundir import sync_folder
 
 ORIGIN = "origin"
@@ -85,7 +90,7 @@ def import_model(
         raise InputError(
             "at most one pipeline can follow another, as the second stage of DeepFloyd IF does"
         )
-    with _appearing(target) as building:
+    with appearing(target) as building:
         return _write_model(building, pipelines)
 
 
@@ -115,12 +120,21 @@ def export_model(model: Path | str, target: Path | str) -> list[Path]:
                 f"stage {entry.name} of {model} is made of expert denoisers, which no pipeline of diffusers can hold; "
                 "export the model that they grew from"
             )
+        if _has_experts(model / entry.folder):
+            raise CheckpointError(
+                f"stage {entry.name} of {model} has experts inside, as no network of diffusers has; export the model "
+                "that was given them"
+            )
     verify_files(model, manifest)
-    with _appearing(target) as building:
+    with appearing(target) as building:
         names = [entry.name for entry in manifest.stages] if len(manifest.stages) > 1 else [""]
         for entry, name in zip(manifest.stages, names, strict=True):
             _write_pipeline(model, manifest, entry, building / name)
     return [target / name for name in names]
+
+
+def _has_experts(place: Path) -> bool:
+    return denoiser_config(place, load_manifest(place)).network.has_experts
 
 
 def _found(source: str | Path, local_files_only: bool) -> Pipeline:
@@ -194,8 +208,12 @@ def _write_json(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A folder that is filled under another name, and appears under its own when all of it is there."""
+def appearing(target: Path) -> Iterator[Path]:
+    """A folder that is filled under another name, and appears under its own when all of it is there.
+
+    Raises:
+        InputError: When it is there already, or cannot be made.
+    """
     if target.exists():
         raise InputError(f"{target} is there already; choose another folder")
     if not target.absolute().parent.is_dir():
@@ -210,4 +228,4 @@ def _appearing(target: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-__all__ = ["ORIGIN", "export_model", "import_model"]
+__all__ = ["ORIGIN", "appearing", "export_model", "import_model"]

@@ -1,15 +1,15 @@
 """Experts in a run: their loads join the loss, and the journal has them."""
 
-from bottega.recipes.run import DenoiserTask
+from bottega.models import UNetConfig
 from bottega.training import Hook, Objective
 from bottega.training.experts import ExpertsHook, ExpertsObjective
 
 
-def with_experts(objective: Objective, task: DenoiserTask) -> Objective:
-    """The objective with gates that explore and are evened out, where the task's network has experts."""
-    if not task.network.has_experts:
+def with_experts(objective: Objective, network: UNetConfig, balance: float) -> Objective:
+    """The objective with gates that explore and are evened out, where the network has experts."""
+    if not network.has_experts:
         return objective
-    return ExpertsObjective(objective=objective, balance=task.balance)
+    return ExpertsObjective(objective=objective, balance=balance)
 
 
 def expert_hooks(objective: Objective | None, every_images: int) -> list[Hook]:

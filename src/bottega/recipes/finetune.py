@@ -23,8 +23,9 @@ from bottega.pipelines.cascade import (
 from bottega.pipelines.opening import Opener, plan_in
 from bottega.pipelines.residency import Residency
 from bottega.pipelines.stored import DenoiserConfig, denoiser_config, load_timestep_denoiser
+from bottega.recipes.experts import with_experts
 from bottega.recipes.run import FolderConfig, ImportedTask, RunConfig
-from bottega.training import AdamW, Constant, TrainConfig
+from bottega.training import AdamW, Constant, Objective, TrainConfig
 from bottega.training.timestep_objective import TimestepObjective
 
 
@@ -33,7 +34,7 @@ class ImportedParts:
     """What a run trains, minimises and hears."""
 
     network: UNet
-    objective: TimestepObjective
+    objective: Objective
     encoders: Encoders
 
 
@@ -155,7 +156,8 @@ def imported_parts(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> 
         rank=rank,
         world_size=world_size,
     )
-    return ImportedParts(network=network, objective=objective, encoders=encoders)
+    learned = with_experts(objective, network.config, task.balance)
+    return ImportedParts(network=network, objective=learned, encoders=encoders)
 
 
 __all__ = [

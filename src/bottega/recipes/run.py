@@ -204,15 +204,20 @@ class ImportedTask:
 
     ``model`` is the folder that ``bottega import`` wrote. ``part`` is the noise that is learned, all of it but for an
     expert denoiser; it is cut from the timesteps, drawn evenly, that the model was trained on. ``dropout`` is the share
-    of captions replaced by an empty text. ``gradient_checkpointing`` computes blocks twice and keeps less of them in
-    memory.
+    of captions replaced by an empty text. ``balance`` is how much an uneven load of experts counts in the loss, where
+    the model was given some. ``gradient_checkpointing`` computes blocks twice and keeps less of them in memory.
     """
 
     model: str
     stage: str = "base"
     part: Node | Complement | Between = field(default_factory=lambda: Node(0, 0))
     dropout: float = 0.1
+    balance: float = 0.01
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.balance < math.inf:
+            raise ConfigError(f"task.balance must be finite and not negative, got {self.balance}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,7 +212,8 @@ def build(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> tuple[nn.
         load_module(network, task.start_from)
     space = open_space(task, dtype=dtype_of(config.train.precision))
     objective = denoiser_objective(task, space, rank=rank, world_size=world_size)
-    return with_edge_heads(network, with_experts(objective, task), task, config.train.seed)
+    objective = with_experts(objective, task.network, task.balance)
+    return with_edge_heads(network, objective, task, config.train.seed)
 
 
 class _Settings(Hook):

@@ -49,7 +49,7 @@ def unseen(painter: Painter, stage: Stage, start: int, count: int) -> tuple[Imag
     batch = source.batch(range(start, start + count))
     pictures = batch.clean().to(painter.device)
     clean = pictures if stage.space is None else stage.space.encode(pictures)
-    return clean, told(painter, batch.captions)
+    return clean, stage.numbered(told(painter, batch.captions))
 
 
 def training_noise(painter: Painter, stage: Stage) -> tuple[Denoiser, LogNormal]:
