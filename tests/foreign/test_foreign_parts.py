@@ -76,7 +76,9 @@ def test_an_autoencoder_with_the_names_of_2022_is_the_same(folders, pictures, tm
     [
         ({"_class_name": "AutoencoderTiny"}, "supported is AutoencoderKL"),
         ({"a_new_setting": 3}, "a_new_setting=3, which is not supported"),
-        ({"latents_mean": [0.0] * 4}, "latents_mean"),
+        ({"latents_mean": [0.0] * 4}, "latents_mean and latents_std go together"),
+        ({"latents_mean": [0.0] * 4, "latents_std": [1.0] * 3}, "go together"),
+        ({"latents_mean": [0.0] * 4, "latents_std": [1.0, 0.0, 1.0, 1.0]}, "above 0"),
         ({"latent_channels": 8}, "instead of"),
         ({"layers_per_block": 2}, "missing"),
     ],

@@ -168,8 +168,19 @@ def test_a_net_that_enlarges_works_on_the_pixels_of_latents(
     assert painter.paint("a dog", steps=2)[0].size == (SIDE, SIDE)
 
 
-def test_any_published_autoencoder_is_a_space(tiny_folder, tmp_path):
-    """One of the older form: attention in its middle, further products around the latents, a scale and no shift."""
+PUBLISHED = {
+    "one scale": {},
+    "a mean and a spread for each channel": {
+        "latents_mean": (-1.6, 1.2, 0.3, -2.0),
+        "latents_std": (8.4, 5.9, 5.3, 5.7),
+        "scaling_factor": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_any_published_autoencoder_is_a_space(tiny_folder, tmp_path, kind):
+    """One of the older form: attention in its middle, further products around the latents, and no shift."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
@@ -179,16 +190,21 @@ def test_any_published_autoencoder_is_a_space(tiny_folder, tmp_path):
         up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=4,
         sample_size=SIDE,
+        **PUBLISHED[kind],
     ).eval()
     theirs.save_pretrained(tmp_path / "published" / "vae")
     config = toy_latent(tiny_folder, tmp_path / "published")
     space = open_space(config.task)
     assert space is not None
     pictures = torch.rand(2, 3, SIDE, SIDE) * 2 - 1
-    with torch.no_grad():
-        expected = theirs.encode(pictures).latent_dist.mean * 0.18215
+    shape, settings = (1, 4, 1, 1), PUBLISHED[kind]
+    mean = torch.tensor(settings.get("latents_mean", (0.0,) * 4)).view(shape)
+    spread = torch.tensor(settings.get("latents_std", (1.0,) * 4)).view(shape)
+    scale = settings.get("scaling_factor", 0.18215)
+    with torch.no_grad():  # as diffusers' pipelines have it
+        expected = (theirs.encode(pictures).latent_dist.mean - mean) * scale / spread
         torch.testing.assert_close(space.encode(pictures), expected)
-        given = theirs.decode(expected / 0.18215).sample
+        given = theirs.decode(expected * spread / scale + mean).sample
     torch.testing.assert_close(space.decode(expected), given)
     build(config)
 

@@ -32,7 +32,8 @@ def autoencoder_lines(folder: Path) -> Iterator[str]:
     count = sum(tensor.numel() for tensor in tensors.values())
     stored = sum(tensor.nbytes for tensor in tensors.values())
     yield f"autoencoder        {space.channels} channels, a position for {space.factor} x {space.factor} pixels"
-    yield f"scale of latents   {space.scale:.5g}, after a shift of {space.shift:.5g}"
+    each = "" if space.means is None else ", and for each channel one of its own"
+    yield f"scale of latents   {space.scale:.5g}, after a shift of {space.shift:.5g}{each}"
     yield f"parameters         {count:,}, {stored / 1e6:,.1f} MB as stored"
 
 

@@ -68,13 +68,24 @@ class AutoencoderKLConfig:
                 )
         if self.act_fn not in ("silu", "swish"):
             raise ConfigError(f"act_fn={self.act_fn!r} is not supported here; expected 'silu'")
-        for name in ("latents_mean", "latents_std"):
-            if getattr(self, name) is not None:
-                raise ConfigError(f"the setting {name} is not supported here")
+        self._check_latents()
         if not 0 < self.scaling_factor < float("inf"):
             raise ConfigError(f"scaling_factor must be above 0, got {self.scaling_factor}")
         if self.tile < self.factor:
             raise ConfigError(f"sample_size must be at least {self.factor}, got {self.sample_size}")
+
+    def _check_latents(self) -> None:
+        """A mean and a spread for each channel of the latents, or neither."""
+        means, spreads = self.latents_mean, self.latents_std
+        if means is None and spreads is None:
+            return
+        if means is None or spreads is None or {len(means), len(spreads)} != {self.latent_channels}:
+            raise ConfigError(
+                f"latents_mean and latents_std go together, one number of each for each of the {self.latent_channels} "
+                f"latent_channels, got {means} and {spreads}"
+            )
+        if not all(0 < spread < float("inf") for spread in spreads):
+            raise ConfigError(f"latents_std must be above 0, got {list(spreads)}")
 
     @property
     def factor(self) -> int:

@@ -41,6 +41,7 @@ _OLD_NAMES = {
 class Autoencoder:
     """The space of an autoencoder: ``(z - shift) * scale`` is what a denoiser sees.
 
+    Where it has ``means`` and ``spreads``, one of each for each channel, ``(z - shift - mean) * scale / spread`` is.
     ``module`` opens the AutoencoderKL, or gives the one that is open; it computes in the precision of its weights. With
     ``tiled``, pictures larger than the autoencoder learned on are decoded in overlapping tiles, so that
     memory stays bounded; where tiles meet, the picture differs a little.
@@ -53,6 +54,8 @@ class Autoencoder:
     factor: int
     scale: float
     shift: float = 0.0
+    means: tuple[float, ...] | None = None
+    spreads: tuple[float, ...] | None = None
     tiled: bool = False
 
     @torch.no_grad()
@@ -60,14 +63,26 @@ class Autoencoder:
         """The mean of the latents of pictures in [-1, 1]."""
         module = self.module().to(device=images.device)
         mean = module.encode(images.to(module.dtype), tiled=self.tiled).mean
-        return (mean.float() - self.shift) * self.scale
+        shift, scale = self._moves(mean)
+        return (mean.float() - shift) * scale
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Images:
         """Pictures in [-1, 1], values outside not clipped."""
         module = self.module().to(device=latents.device)
-        inner = latents.float() / self.scale + self.shift
+        shift, scale = self._moves(latents)
+        inner = latents.float() / scale + shift
         return module.decode(inner.to(module.dtype), tiled=self.tiled).float()
+
+    def _moves(self, latents: Latents) -> tuple[float | Tensor, float | Tensor]:
+        """What is taken from latents, and what they are then multiplied by; where channels differ, for each."""
+        if self.means is None or self.spreads is None:
+            return self.shift, self.scale
+
+        def of_channels(values: tuple[float, ...]) -> Tensor:
+            return torch.tensor(values, device=latents.device)[:, None, None]
+
+        return self.shift + of_channels(self.means), self.scale / of_channels(self.spreads)
 
     def preview(self, latents: Latents) -> Images:
         """The first three channels, at the latents' own size: shapes, not colours."""
@@ -94,6 +109,8 @@ def read_autoencoder(
         factor=config.factor,
         scale=config.scaling_factor,
         shift=0.0 if config.shift_factor is None else config.shift_factor,
+        means=config.latents_mean,
+        spreads=config.latents_std,
         tiled=tiled,
     )
 
