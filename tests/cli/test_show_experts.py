@@ -34,3 +34,10 @@ def test_shares_are_those_of_all_parameters(capsys):
 
 def test_a_network_without_experts_says_nothing_of_them(capsys):
     assert "experts" not in shown(capsys, "piccolo_base")
+
+
+def test_the_full_size_recipe_stands_beside_the_paper(capsys):
+    assert "the paper's figure 3B, difference -2.6%" in shown(capsys, "raphael")
+    other = shown(capsys, "raphael", "--set", "task.network.levels.*.attention.space.experts=2")
+    assert "paper's figure" not in other
+    assert "each with 2 space experts" in other

@@ -136,10 +136,12 @@ def _network(config: "UNetConfig", size: int) -> Iterator[str]:
 
 
 def _paper(name: str, config: "UNetConfig") -> Iterator[str]:
+    """The published size of the plan of that name, if ``config`` is that plan."""
     from bottega.models.counting import PAPER_FIGURES, count_parameters
+    from bottega.models.plans import PLANS
 
     figure = PAPER_FIGURES.get(name)
-    if figure is not None:
+    if figure is not None and PLANS[name]() == config:
         difference = figure.difference(count_parameters(config))
         yield f"the paper's figure {short(figure.parameters)}, difference {difference:+.1%} ({figure.note})"
 
@@ -157,6 +159,7 @@ def _recipe(config: "RunConfig", size: int | None) -> Iterator[str]:
             yield f"in the latents of  {config.task.latents.autoencoder}"
         side = config.network_size
         yield from _network(config.task.network, side if size is None else size)
+        yield from _paper(config.name, config.task.network)
         each = describe(config.task.network, side).training_flops
         yield f"the whole run      {short(each * train.total_images)} floating-point operations"
     elif isinstance(config.task, ImportedTask):
