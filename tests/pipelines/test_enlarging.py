@@ -169,8 +169,47 @@ def test_files_of_other_kinds_are_refused_by_name(tmp_path):
     save_file(state, tmp_path / "part.safetensors")
     with pytest.raises(CheckpointError, match=r"missing body\.0\.rdb2\.conv3\.bias"):
         load_enlarger(tmp_path / "part.safetensors")
+    state = generator().state_dict()
+    far = {**state, "body.900.rdb1.conv1.weight": torch.zeros(1)}
+    save_file(far, tmp_path / "far.safetensors")
+    with pytest.raises(CheckpointError, match="numbers 901 blocks and holds 2"):
+        load_enlarger(tmp_path / "far.safetensors")
+    whole = {name: tensor.to(torch.int32) for name, tensor in state.items()}
+    save_file(whole, tmp_path / "int.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds int32, no weights"):
+        load_enlarger(tmp_path / "int.safetensors")
     with pytest.raises(InputError, match="there is no folder or file 'gone'"):
         load_enlarger("gone")
+
+
+def test_weights_that_paint_no_numbers_are_refused():
+    one = enlarger()
+    one.network.conv_hr.weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="toy paints values that are not finite"):
+        one.enlarge(picture(5, 3))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 3), (5, 7)])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_pictures_smaller_than_a_tile_and_of_odd_sides_are_enlarged(scale: int, size: tuple):
+    one = enlarger(RRDBNetConfig(scale=scale, width=4, num_blocks=1, grow=2))
+    small = picture(*size)
+    large = one.enlarge(small)
+    assert large.size == (size[0] * scale, size[1] * scale)
+    assert difference(large, levels_of_the_whole(one, small)) <= 1
+
+
+def test_pictures_of_any_mode_are_seen_as_a_viewer_shows_them():
+    one, flat = enlarger(), Image.new("RGB", (6, 4), "white")
+    clear = Image.new("RGBA", (6, 4), (200, 0, 0, 0))
+    assert one.enlarge(clear).tobytes() == one.enlarge(flat).tobytes()
+    grey = picture(6, 4).convert("L")
+    assert one.enlarge(grey).tobytes() == one.enlarge(grey.convert("RGB")).tobytes()
+    lying = picture(6, 4)
+    upright = one.enlarge(lying.transpose(Image.Transpose.ROTATE_270))
+    lying.getexif()[0x0112] = 6
+    assert one.enlarge(lying).tobytes() == upright.tobytes()
+    assert lying.size == (6, 4) and lying.getexif()[0x0112] == 6
 
 
 def test_a_shipped_enlarger_that_is_not_here_says_how_to_make_it(tmp_path, monkeypatch):

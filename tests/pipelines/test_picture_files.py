@@ -20,7 +20,13 @@ from bottega.pipelines import (
     sheet,
     sheet_of,
 )
-from bottega.pipelines.output import MAX_METADATA_BYTES, default_columns, read_metadata, to_pictures
+from bottega.pipelines.output import (
+    MAX_METADATA_BYTES,
+    default_columns,
+    open_mask,
+    read_metadata,
+    to_pictures,
+)
 from bottega.pipelines.provenance import Request, parse_provenance
 
 
@@ -193,6 +199,39 @@ def test_pictures_are_opened_only_when_they_are_sane(tmp_path):
     assert (
         PngImagePlugin.MAX_TEXT_CHUNK < 64 * 2**20
     )  # Pillow's own guard, on the way we do not read
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
+def test_a_picture_is_opened_as_a_viewer_shows_it(tmp_path, ending: str):
+    lying, exif = Image.new("RGB", (32, 16), "black"), Image.Exif()
+    lying.paste("white", (0, 0, 16, 16))
+    exif[0x0112] = 6  # to be turned by a quarter
+    lying.save(tmp_path / f"lying.{ending}", exif=exif)
+    for upright in (
+        open_picture(tmp_path / f"lying.{ending}"),
+        open_mask(tmp_path / f"lying.{ending}").convert("RGB"),
+    ):
+        pixels = np.asarray(upright)
+        assert pixels.shape == (32, 16, 3)
+        assert pixels[:14].mean() > 240 and pixels[18:].mean() < 15
+
+
+def test_what_is_transparent_lies_on_white_and_odd_modes_become_rgb(tmp_path):
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 0, 0, 255])
+    for name, picture, told, colour in (
+        ("rgba.png", clear, {}, (255, 255, 255)),
+        ("la.png", Image.new("LA", (4, 4), (0, 0)), {}, (255, 255, 255)),
+        ("palette.png", palette, {}, (0, 0, 255)),
+        ("clear.png", palette, {"transparency": 1}, (255, 255, 255)),
+        ("grey.png", Image.new("L", (4, 4), 7), {}, (7, 7, 7)),
+        ("print.tif", Image.new("CMYK", (4, 4), (0, 0, 0, 255)), {}, (0, 0, 0)),
+    ):
+        picture.save(tmp_path / name, **told)
+        opened = open_picture(tmp_path / name)
+        assert (opened.mode, opened.getpixel((1, 1))) == ("RGB", colour), name
+    assert open_mask(tmp_path / "la.png").mode == "LA"
 
 
 def test_a_sheet_holds_every_picture_in_reading_order():

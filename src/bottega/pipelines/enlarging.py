@@ -25,8 +25,10 @@ from bottega.checkpoint import load_manifest, load_module
 from bottega.checkpoint.foreign.srgan import read_real_esrgan
 from bottega.checkpoint.store import file_digest, load_strictly
 from bottega.config import from_json
+from bottega.data.decoding import as_seen
 from bottega.errors import CheckpointError, ConfigError, InputError, nearest
 from bottega.models.srgan import RRDBNet, RRDBNetConfig
+from bottega.pipelines import given
 from bottega.pipelines.devices import find_device, find_dtype
 from bottega.pipelines.output import MAX_PIXELS
 from bottega.pipelines.provenance import ENLARGED
@@ -89,14 +91,16 @@ class Enlarger:
         """A picture ``scale`` times as large.
 
         Args:
-            picture: Any RGB picture; not changed.
+            picture: Any; seen as `open_picture` has it, upright in RGB with what is transparent on white. Not changed.
             tile_px: The side of a tile in small pixels; memory grows with its square.
             halo_px: How much of its surroundings a tile sees; by default all that has a say in it.
             progress: Told how many tiles of how many are done.
 
         Raises:
             InputError: For tiles that make no sense, or a result too large to be opened again.
+            CheckpointError: When the weights make no picture.
         """
+        picture = as_seen(given.picture(picture, "what to enlarge"))
         fold = self.network.config.fold
         halo_px = self.halo_px if halo_px is None else halo_px
         if tile_px < fold or halo_px < 0:
@@ -108,7 +112,7 @@ class Enlarger:
             raise InputError(
                 f"the result would have {width} x {height} pixels, more than {MAX_PIXELS:,}; enlarge a part of it"
             )
-        small = _padded(np.asarray(picture.convert("RGB")), fold)
+        small = _padded(np.asarray(picture), fold)
         large = np.empty((height, width, 3), np.uint8)
         tiles = list(_tiles(small.shape[0] // fold, small.shape[1] // fold, tile_px // fold))
         with torch.inference_mode():
@@ -135,8 +139,13 @@ class Enlarger:
                 up, down = _widened(piece_rows, reach, height)
                 west, east = _widened(piece_columns, reach, width)
                 piece = maps[:, :, up - top : down - top, west - left : east - left]
-                painted = _levels(network.paint(piece))
-                _put(large, painted, piece_rows, piece_columns, (up, west), fold * self.scale)
+                painted = network.paint(piece)
+                if not bool(painted.isfinite().all()):
+                    raise CheckpointError(
+                        f"{self.name} paints values that are not finite: its weights are damaged; fetch them again"
+                    )
+                levels = _levels(painted)
+                _put(large, levels, piece_rows, piece_columns, (up, west), fold * self.scale)
 
 
 def load_enlarger(place: str | Path, *, device: str = "auto", dtype: str = "float32") -> Enlarger:
@@ -160,7 +169,8 @@ def load_generator(place: str | Path) -> tuple[RRDBNet, str]:
     path = exported(_find(str(place)))
     if path.is_file():
         config, tensors = read_real_esrgan(path)
-        network = RRDBNet(config)
+        with torch.random.fork_rng(devices=[]):
+            network = RRDBNet(config)
         load_strictly(network, tensors, where=str(path))
         return network, file_digest(path)
     manifest = load_manifest(path)
@@ -253,7 +263,7 @@ def _padded(pixels: Pixels, unit: int) -> Pixels:
 
 
 def _images(pixels: Pixels) -> Images:
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
     return tensor[None].float() / 127.5 - 1
 
 

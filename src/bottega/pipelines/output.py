@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from bottega.data.decoding import as_seen
 from bottega.errors import InputError
 from bottega.rundir import check_place, write_atomically
 from bottega.shapes import Images
@@ -140,16 +141,16 @@ def _find_text(stream: io.BufferedReader, path: Path) -> str:
 
 
 def open_picture(path: Path | str) -> Image.Image:
-    """Read any picture as RGB, refusing one that would unpack to more than is sane.
+    """Read any picture as a viewer shows it: in RGB, turned as EXIF says, with what is transparent on white.
 
     Raises:
-        InputError: When it cannot be read as a picture.
+        InputError: When it cannot be read as a picture, or would unpack to more than is sane.
     """
-    return _opened(Path(path)).convert("RGB")
+    return as_seen(_opened(Path(path)))
 
 
 def open_mask(path: Path | str) -> Image.Image:
-    """Read any picture as grey, with its transparency if it has one, or in colour if it has some.
+    """Read any picture as grey, with its transparency if it has one, or in colour if it has some, turned as EXIF says.
 
     Raises:
         InputError: When it cannot be read as a picture.
@@ -159,6 +160,7 @@ def open_mask(path: Path | str) -> Image.Image:
 
 
 def _opened(path: Path) -> Image.Image:
+    """The first picture of a file, turned as EXIF says."""
     try:
         with _strictly_opened(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
@@ -167,8 +169,7 @@ def _opened(path: Path) -> Image.Image:
                 )
             if opened.mode.startswith(("I", "F")):
                 raise InputError(f"{path} has more than 8 bits per channel; save it with 8")
-            opened.load()
-            return opened
+            return ImageOps.exif_transpose(opened)
     except InputError:
         raise
     except FileNotFoundError:

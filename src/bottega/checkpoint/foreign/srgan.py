@@ -63,6 +63,15 @@ def _config(tensors: Mapping[str, Tensor], path: Path) -> RRDBNetConfig:
             f"{path} is no RRDBNet for 3 channels: its first convolution reads {first.shape[1]}, and it numbers "
             f"{max(blocks) + 1} blocks"
         )
+    if len(set(blocks)) <= max(blocks):  # before room is made for those that are not there
+        raise CheckpointError(
+            f"{path} is damaged: it numbers {max(blocks) + 1} blocks and holds {len(set(blocks))}"
+        )
+    whole = sorted(name for name, tensor in tensors.items() if not tensor.is_floating_point())
+    if whole:
+        raise CheckpointError(
+            f"{path}: {whole[0]} holds {str(tensors[whole[0]].dtype).removeprefix('torch.')}, no weights"
+        )
     return RRDBNetConfig(
         scale=cast(Literal[1, 2, 4], _SCALES[first.shape[1]]),
         width=first.shape[0],
