@@ -1,6 +1,6 @@
 """What was trained beside a model and is painted with: LoRAs merged into its weights, and ControlNets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,26 @@ from bottega.ensemble import Mixture
 from bottega.errors import CheckpointError, InputError, nearest
 from bottega.models import ControlNet, UNet
 from bottega.models.lora import LowRanks, check_fits, merge
+from bottega.pipelines import given
 from bottega.pipelines.controls import (
     Guide,
+    Guides,
     LoraRecord,
     StageControl,
     check_scale,
     control_record,
     control_tensor,
+    guides_of,
 )
 from bottega.pipelines.residency import LazyDenoiser
 from bottega.pipelines.shelf import ShelvedUNet
 from bottega.pipelines.stage import Stage
+
+Folder = Path | str
+Loras = Folder | Sequence[Folder | tuple[Folder, float]] | Mapping[Folder, float]
+"""Folders of LoRAs with scales, in pairs or by folder; one without a scale is mixed in at 1."""
+ControlNets = Folder | Sequence[Folder]
+"""Folders of ControlNets, or one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,21 +95,22 @@ class Adapters:
         ]
 
     def controls(
-        self, guides: Sequence[Guide], stages: Sequence[Stage], device: torch.device
+        self, guides: Guides, stages: Sequence[Stage], device: torch.device
     ) -> tuple[StageControl, ...]:
         """Every ControlNet with its picture, in the order in which both were given.
 
         Raises:
             InputError: Unless there are as many of one as of the other, each as large as its stage paints.
         """
-        if len(guides) != len(self.controlnets):
+        pictures = guides_of(guides)
+        if len(pictures) != len(self.controlnets):
             raise InputError(
-                f"there are {len(self.controlnets)} ControlNets and {len(guides)} control pictures; "
+                f"there are {len(self.controlnets)} ControlNets and {len(pictures)} control pictures; "
                 "give one picture for each"
             )
         steered = tuple(
             used.with_picture(guide, device)
-            for used, guide in zip(self.controlnets, guides, strict=True)
+            for used, guide in zip(self.controlnets, pictures, strict=True)
         )
         at = {stage.name: stage for stage in stages}
         for control in steered:
@@ -110,8 +120,8 @@ class Adapters:
 
 def use_adapters(
     stages: Sequence[Stage],
-    loras: Sequence[tuple[Path | str, float]],
-    controlnets: Sequence[Path | str],
+    loras: Loras,
+    controlnets: ControlNets,
 ) -> Adapters:
     """Merge LoRAs into the networks of stages, and make ControlNets ready for them.
 
@@ -123,12 +133,11 @@ def use_adapters(
         controlnets: Folders.
 
     Raises:
-        InputError: For a scale that is no number.
+        InputError: For what is no folder, or a scale that is no number.
         CheckpointError: For what is damaged, or was made for another network, stage or expert denoiser.
     """
     used: list[UsedLora] = []
-    for folder, scale in loras:
-        check_scale(scale)
+    for folder, scale in loras_of(loras):
         lora = load_lora(folder)
         facts = lora.facts
         wanted, own = (None, ()) if facts is None else (facts.stage, facts.parts)
@@ -136,9 +145,43 @@ def use_adapters(
         used.append(UsedLora(lora=lora, scale=scale, stage=stage.name, parts=parts))
     for stage in stages:
         _merge_into(stage, [one for one in used if one.stage == stage.name])
-    return Adapters(
-        loras=tuple(used), controlnets=tuple(_controlnet(stages, folder) for folder in controlnets)
+    nets = (
+        [controlnets]
+        if isinstance(controlnets, Folder)
+        else given.listed(controlnets, "ControlNets")
     )
+    return Adapters(
+        loras=tuple(used),
+        controlnets=tuple(_controlnet(stages, _folder(net, "a ControlNet")) for net in nets),
+    )
+
+
+def loras_of(loras: Any) -> list[tuple[Folder, float]]:
+    """What a caller gave as `Loras`, in pairs.
+
+    Raises:
+        InputError: For anything else, or a scale that is no number.
+    """
+    if isinstance(loras, Mapping):
+        loras = list(cast(Mapping[Any, Any], loras).items())
+    several = [loras] if isinstance(loras, Folder) else given.listed(loras, "LoRAs")
+    found: list[tuple[Folder, float]] = []
+    for one in several:
+        pair = (one, 1.0) if isinstance(one, Folder) else one
+        if not isinstance(pair, (tuple, list)) or len(cast(Sequence[Any], pair)) != 2:
+            raise InputError(
+                f"a LoRA is a folder, or a folder and its scale, as in ('style', 0.8), got {given.shown(one)}"
+            )
+        folder, scale = cast(Sequence[Any], pair)
+        check_scale(scale)
+        found.append((_folder(folder, "a LoRA"), float(scale)))
+    return found
+
+
+def _folder(value: Any, what: str) -> Folder:
+    if isinstance(value, Folder):
+        return value
+    raise InputError(f"{what} is named by its folder, got {given.shown(value)}")
 
 
 def _merge_into(stage: Stage, used: Sequence[UsedLora]) -> None:
@@ -253,4 +296,12 @@ def _place(stage: str, parts: Sequence[str]) -> str:
     return stage if not parts else f"{stage}, expert denoisers {' and '.join(parts)}"
 
 
-__all__ = ["Adapters", "UsedControlNet", "UsedLora", "use_adapters"]
+__all__ = [
+    "Adapters",
+    "ControlNets",
+    "Loras",
+    "UsedControlNet",
+    "UsedLora",
+    "loras_of",
+    "use_adapters",
+]

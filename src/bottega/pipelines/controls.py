@@ -12,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from bottega.condition import Condition
+from bottega.data.decoding import as_seen
 from bottega.ensemble import MixtureContext
 from bottega.errors import InputError
 from bottega.models import ControlNet
+from bottega.pipelines import given
 from bottega.pipelines.style import style_digest
 
 
@@ -56,7 +58,25 @@ class Guide:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        given.picture(self.picture, "a control picture")
         check_scale(self.scale)
+
+
+Guides = Guide | Image.Image | Sequence[Guide | Image.Image] | None
+"""One control picture or several; a bare one is followed at scale 1."""
+
+
+def guides_of(controls: Any) -> list[Guide]:
+    """What a caller gave as `Guides`, as a list.
+
+    Raises:
+        InputError: For anything else; of a path it says how to open it.
+    """
+    if controls is None:
+        return []
+    alone = isinstance(controls, (Guide, Image.Image))
+    several = [controls] if alone else given.listed(controls, "control pictures")
+    return [one if isinstance(one, Guide) else Guide(one) for one in several]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,13 +108,13 @@ class StageControl:
         if found != (height, width):
             raise InputError(
                 f"the control picture is {found[1]} x {found[0]}, but stage {self.stage} paints "
-                f"{width} x {height}; make one of that size"
+                f"{width} x {height}; make one of that size (bottega data edges --size {height}x{width})"
             )
 
 
 def control_tensor(picture: Image.Image, channels: int) -> Float[Tensor, "1 channels height width"]:
     """A control picture in [0, 1], grey for one channel and in colour for three."""
-    plain = np.array(picture.convert("L" if channels == 1 else "RGB"))
+    plain = np.array(as_seen(picture).convert("L" if channels == 1 else "RGB"))
     planes = torch.from_numpy(plain).float() / 255
     return planes[None, None] if planes.ndim == 2 else planes.permute(2, 0, 1)[None]
 
@@ -126,19 +146,21 @@ def check_scale(scale: float) -> None:
     """Refuse a scale that is no number.
 
     Raises:
-        InputError: For infinity, or none.
+        InputError: For infinity, or what is none.
     """
-    if not math.isfinite(scale):
+    if not math.isfinite(given.number(scale, "a scale")):
         raise InputError(f"a scale is a finite number, got {scale}")
 
 
 __all__ = [
     "ControlRecord",
     "Guide",
+    "Guides",
     "LoraRecord",
     "StageControl",
     "check_scale",
     "control_record",
     "control_tensor",
     "guides_again",
+    "guides_of",
 ]

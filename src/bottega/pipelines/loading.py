@@ -1,6 +1,5 @@
 """From the name of a model to a painter."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ import torch
 from bottega.checkpoint.ensemble import is_ensemble
 from bottega.conditioning import Encoders
 from bottega.errors import CheckpointError
-from bottega.pipelines.adapters import use_adapters
+from bottega.pipelines.adapters import ControlNets, Loras, use_adapters
 from bottega.pipelines.cascade import (
     MANIFEST,
     CascadeManifest,
@@ -35,8 +34,8 @@ def load(
     lanes: int = 1,
     residency: str = "all",
     local_files_only: bool = False,
-    loras: Sequence[tuple[Path | str, float]] = (),
-    controlnets: Sequence[Path | str] = (),
+    loras: Loras = (),
+    controlnets: ControlNets = (),
 ) -> Painter:
     """Load a painter.
 
@@ -49,7 +48,7 @@ def load(
         residency: ``all`` keeps everything in memory that was needed once; ``active`` only what is at work: one expert
             denoiser of an ensemble, one part of an imported model.
         local_files_only: Take an id from the Hub's cache, and fetch nothing.
-        loras: Folders of LoRAs to mix in, each with its scale; see `bottega.pipelines.adapters`.
+        loras: Folders of LoRAs to mix in, each with its scale or at 1; see `bottega.pipelines.adapters`.
         controlnets: Folders of ControlNets to paint with.
 
     Raises:

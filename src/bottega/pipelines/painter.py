@@ -17,7 +17,7 @@ from bottega.pipelines.adapters import Adapters
 from bottega.pipelines.canvas import Canvas, canvas_of, check_canvas, fit_aspect, stage_canvases
 from bottega.pipelines.cascade import CascadeManifest
 from bottega.pipelines.commission import Commission, Regions, Styles, commissions, heard_streams
-from bottega.pipelines.controls import Guide
+from bottega.pipelines.controls import Guides
 from bottega.pipelines.edit import Beginnings, Start
 from bottega.pipelines.explain import Explanation
 from bottega.pipelines.output import CHUNK, to_pictures
@@ -104,7 +104,7 @@ class Painter:
         regions: Regions | None = None,
         start: Start | None = None,
         size: Size | None = None,
-        controls: Sequence[Guide] = (),
+        controls: Guides = (),
         settings: Mapping[str, StageSettings] | None = None,
         on_step: Callable[[PaintStep], None] | None = None,
         watch: Explanation | None = None,
@@ -121,7 +121,7 @@ class Painter:
             regions: Where in the picture phrases of the prompt are wanted: one list for all, or one list each.
             start: A picture to change (`FromPicture`) or to paint a part of anew (`Inpaint`).
             size: Height and width in pixels; by default the square that the model was trained on.
-            controls: A picture for each ControlNet that was loaded, to be followed by all.
+            controls: A picture for each ControlNet that was loaded, with its scale (`Guide`) or at 1; for all prompts.
             settings: Settings by stage, in place of the model's own.
             on_step: Called after every step.
             watch: Told what every layer made of the regions; see `Explanation`.
@@ -165,7 +165,7 @@ class Painter:
         regions: Regions | None = None,
         start: Start | None = None,
         size: Size | None = None,
-        controls: Sequence[Guide] = (),
+        controls: Guides = (),
         settings: Mapping[str, StageSettings] | None = None,
         watch: Explanation | None = None,
         **overrides: Unpack[Overrides],
