@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,8 @@ def test_a_single_layer_needs_no_prefix_and_no_bias(tmp_path: Path):
         ({"weight": torch.zeros(1, 4, 1)}, "no head of linear layers"),
         ({"weight": torch.zeros(1, 4), "scale": torch.zeros(1)}, "it holds scale"),
         ({}, "it holds nothing"),
+        ({"weight": torch.zeros(1, 4), "bias": torch.zeros(3)}, "makes no numbers"),
+        ({"weight": torch.full((1, 4), float("nan"))}, "makes no numbers"),
     ],
 )
 def test_what_is_no_head_is_refused(tmp_path: Path, tensors, words: str):
@@ -95,9 +98,22 @@ def test_what_is_no_head_is_refused(tmp_path: Path, tensors, words: str):
 
 def test_a_pickle_or_nothing_is_no_head(tmp_path: Path):
     torch.save({"weight": torch.zeros(1, 4)}, tmp_path / "head.pth")
-    for name in ("head.pth", "gone.safetensors"):
-        with pytest.raises(CheckpointError, match="no safetensors file"):
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    for name, words in (
+        ("head.pth", "is a pickle, which could run code"),
+        ("text.safetensors", "no safetensors file"),
+        ("gone.safetensors", "cannot be read: No such file"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
             LinearHead.load(tmp_path / name)
+
+
+def test_pictures_of_one_name_in_two_data_sets_are_two(clip):
+    first, other = drawn(1), replace(drawn(2), name="1.png")
+    apart = ClipScores.pictures(clip, [other])
+    assert not torch.equal(clip.pictures([first]), apart)
+    assert torch.equal(clip.pictures([other]), apart)
+    assert torch.equal(clip.pictures([first, other])[1:], apart)
 
 
 def test_the_score_of_picture_and_caption_is_the_cosine_of_transformers(clip, tiny_folder: Path):

@@ -77,8 +77,13 @@ def filter_data(
     buckets: Annotated[
         bool, typer.Option("--buckets", help="Drop what no bucket takes without stretching it.")
     ] = False,
-    size: Side = 512,
-    multiple: Multiple = 8,
+    size: Annotated[
+        int | None, typer.Option("--size", help="For --buckets: the side of a run's square; 512.")
+    ] = None,
+    multiple: Annotated[
+        int | None,
+        typer.Option("--multiple", help="For --buckets: what their sides are multiples of; 8."),
+    ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,14 +101,14 @@ def filter_data(
         Path | None, typer.Option("--aesthetic", metavar="HEAD", help="Safetensors.")
     ] = None,
     min_aesthetic: Annotated[
-        float, typer.Option("--min-aesthetic", help="By --aesthetic; RAPHAEL's is 4.7.")
-    ] = 4.7,
+        float | None, typer.Option("--min-aesthetic", help="By --aesthetic; RAPHAEL's is 4.7.")
+    ] = None,
     watermark: Annotated[
         Path | None, typer.Option("--watermark", metavar="HEAD", help="Safetensors.")
     ] = None,
     max_watermark: Annotated[
-        float, typer.Option("--max-watermark", help="Likelihood by --watermark.")
-    ] = 0.5,
+        float | None, typer.Option("--max-watermark", help="Likelihood by --watermark; 0.5.")
+    ] = None,
     caption_field: CaptionField = "text",
     device: Device = "auto",
 ) -> None:
@@ -133,19 +138,39 @@ def filter_data(
     if min_side is not None:
         filters["size"] = MinSide(pixels=min_side)
     if buckets:
-        check_size(size)
-        filters["bucket"] = FitsBucket(buckets=Buckets(multiple=multiple), size=size)
+        side = 512 if size is None else size
+        check_size(side)
+        shapes = Buckets(multiple=8 if multiple is None else multiple)
+        filters["bucket"] = FitsBucket(buckets=shapes, size=side)
+    elif size is not None or multiple is not None:
+        raise InputError("--size and --multiple are for --buckets; small pictures: --min-side PX")
     filters |= {f"limit {text}": parse_limit(text) for text in listed(limit)}
     filters |= _by_clip(
         clip,
         device,
-        aesthetic=None if aesthetic is None else (aesthetic, min_aesthetic),
-        watermark=None if watermark is None else (watermark, max_watermark),
+        aesthetic=_head("aesthetic", aesthetic, "min-aesthetic", min_aesthetic, 4.7),
+        watermark=_head("watermark", watermark, "max-watermark", max_watermark, 0.5),
         fit=min_clip_score,
     )
     samples = read_samples(place, caption_field=caption_field)
     report = filter_pictures(_counted(samples, "filtering"), target, filters, per_shard=shards)
     typer.echo(str(report))
+
+
+def _head(
+    name: str, head: Path | None, option: str, limit: float | None, usual: float
+) -> tuple[Path, float] | None:
+    """A head with its limit; a limit alone would filter nothing, and is refused."""
+    from bottega.errors import InputError
+
+    if head is None:
+        if limit is not None:
+            raise InputError(
+                f"--{option} is for --{name}: name the file of a head, or write --limit for a number that was "
+                "noted with the pictures"
+            )
+        return None
+    return head, usual if limit is None else limit
 
 
 def _by_clip(

@@ -6,7 +6,7 @@ anything between them are one linear head, and are read as one.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bottega.checkpoint.foreign_files import check_safetensors
 from bottega.conditioning.encoders import load_clip_image, load_clip_text
 from bottega.data.samples import Sample
 from bottega.errors import CheckpointError
@@ -39,15 +40,20 @@ class LinearHead:
         Raises:
             CheckpointError: When there is no such file, or it holds anything else.
         """
+        check_safetensors(Path(path))
         try:
             tensors = load_file(Path(path))
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path} is no safetensors file: {error}") from None
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
         weight, bias = None, torch.zeros(1, dtype=torch.float64)
         for name in _layers(tensors, path):
             layer = tensors[f"{name}weight"].double()
             own = tensors.get(f"{name}bias")
             shift = torch.zeros(len(layer)).double() if own is None else own.double()
+            if shift.shape != (len(layer),) or not bool(layer.isfinite().all()):
+                raise CheckpointError(
+                    f"{path} is damaged: layer {name or 'weight'} makes no numbers"
+                )
             if weight is None:
                 weight, bias = layer, shift
             elif layer.shape[1] == weight.shape[0]:
@@ -95,7 +101,8 @@ class ClipScores:
         self._folder = Path(folder)
         self._images = load_clip_image(self._folder).to(device)
         self._text = load_clip_text(self._folder).to(device)
-        self._seen: dict[str, Tensor] = {}
+        # By what reads their bytes, since samples of two data sets may have one name.
+        self._seen: dict[Callable[[], bytes], Tensor] = {}
 
     @property
     def width(self) -> int:
@@ -104,17 +111,16 @@ class ClipScores:
 
     def pictures(self, samples: Sequence[Sample]) -> Vectors:
         """The vectors of pictures; those of the last samples that were asked about are remembered."""
-        names = [sample.name for sample in samples]
-        known = {name: self._seen[name] for name in names if name in self._seen}
+        known = {s.read: self._seen[s.read] for s in samples if s.read in self._seen}
         for sample in samples:
-            if sample.name not in known:
+            if sample.read not in known:
                 picture = self._smaller(sample.picture())
                 pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1
                 vector = self._images.encode(torch.from_numpy(pixels)[None]).pooled
                 assert vector is not None  # a picture encoder always has one
-                known[sample.name] = F.normalize(vector[0].cpu(), dim=0)
+                known[sample.read] = F.normalize(vector[0].cpu(), dim=0)
         self._seen = known
-        return torch.stack([known[name] for name in names])
+        return torch.stack([known[sample.read] for sample in samples])
 
     def _smaller(self, picture: Any) -> Any:
         """A very large picture made smaller by whole steps, to no less than four times what the CLIP looks at."""
