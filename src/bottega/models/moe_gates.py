@@ -8,6 +8,7 @@ Choosing the likeliest expert has no gradient, and the paper names no way around
 - ``none``: as printed. The gate gets no gradient but that of a balance loss.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -105,10 +106,16 @@ class TimeRoute:
         )
 
 
+_SPREAD = 4.8
+"""For features of unit variance and the inner layer's own beginning; see `Gate`."""
+
+
 class Gate(nn.Module):
     """Linear, GELU, linear: a score per expert.
 
-    Scores are taken further in float32 at least, whatever the network's precision.
+    Scores are taken further in float32 at least, whatever the network's precision. They begin about one apart, so that
+    a token keeps its expert from the first step on. Where they begin alike, noise and the optimiser's own steps choose,
+    every expert is shown everything, and what they learn is the same.
     """
 
     def __init__(self, width: int, gate_width: int, num_experts: int, noise: GateNoise) -> None:
@@ -117,6 +124,8 @@ class Gate(nn.Module):
         self.num_experts = num_experts
         self.inner = nn.Linear(width, gate_width)
         self.scores = nn.Linear(gate_width, num_experts)
+        nn.init.normal_(self.scores.weight, std=_SPREAD / math.sqrt(gate_width))
+        nn.init.zeros_(self.scores.bias)
 
     def forward(self, features: Vectors, exploring: Exploring | None = None) -> Scores:
         """Probabilities of the experts; with noise on the logits while exploring."""

@@ -14,7 +14,6 @@ from bottega.models.unet_config import (
     PatchResample,
     Periods,
     PlainFeedForward,
-    PooledVector,
     StreamPlan,
     UNetConfig,
 )
@@ -72,8 +71,8 @@ def piccolo_raphael() -> UNetConfig:
     """RAPHAEL's network in small, for latents of 16 x 16 with four channels: 16 blocks, ten of them at 8 x 8.
 
     Six space experts and four time experts a block, as in the large one; padding is left out of the average, because
-    most of our captions are short. Words come from piccolo's T5 and CLIP, whose vector of the whole caption joins the
-    time embedding.
+    most of our captions are short. Words come from piccolo's T5 and CLIP, through attention and experts alone: a vector
+    of the whole caption beside the time embedding is learned sooner, and then experts and attention are not needed.
     """
     return _small(in_channels=4, patch=1)
 
@@ -170,7 +169,7 @@ def _small(in_channels: int, patch: int, attention: ExpertTransformer | None = N
         time_width=192,
         streams=(
             StreamPlan(name="t5", width=256),
-            StreamPlan(name="clip_text", width=256, pool=PooledVector(width=256)),
+            StreamPlan(name="clip_text", width=256),
         ),
         context_width=192,
     )
