@@ -80,7 +80,8 @@ def test_we_read_what_peft_wrote(tmp_path: Path, stabilised: bool):
         lora_alpha=2,
         use_rslora=stabilised,
         target_modules=["qkv", "text_kv", "conv_in"],
-        alpha_pattern={"text_kv": 5},
+        # In the order in which they stand in the file: the first that matches counts.
+        alpha_pattern={"conv_i.": 7, "middle.*(qkv|text_kv)": 3, "text_kv": 5},
         rank_pattern={"qkv": 2},
         init_lora_weights=False,
     )
@@ -149,6 +150,10 @@ def spoiled(folder: Path, **changes: object) -> Path:
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"lora_alpha": "much"}, "lora_alpha is 'much', no number"),
+        ({"lora_alpha": True}, "lora_alpha is True, no number"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is no object"),
+        ({"alpha_pattern": {"(": 1}}, "alpha_pattern is no expression"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes the model's own weights too"),
     ],
 )
 def test_more_than_a_lora_is_refused(tmp_path: Path, changes: dict[str, object], words: str):
@@ -166,7 +171,8 @@ def test_damage_is_found(tmp_path: Path):
     with pytest.raises(CheckpointError, match="is damaged: its SHA-256"):
         load_lora(folder)
     path.write_bytes(whole)
-    tensors = load_file(path)
+    # Copies, since the file that they lie in is written over.
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     spoiled(folder)
     first = next(name for name in tensors if name.endswith("lora_A.weight"))
     save_file({n: t for n, t in tensors.items() if n != first}, path)
@@ -181,9 +187,27 @@ def test_damage_is_found(tmp_path: Path):
     save_file({}, path)
     with pytest.raises(CheckpointError, match="holds no LoRA"):
         load_lora(folder)
-    path.write_bytes(b"no tensors")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    nan = torch.full_like(tensors[first], float("nan"))
+    for spoilt in (nan, tensors[first].to(torch.int32)):
+        save_file(tensors | {first: spoilt}, path)
+        with pytest.raises(CheckpointError, match="values that are not finite numbers"):
+            load_lora(folder)
+    second = first.replace("lora_A", "lora_B")
+    thin = {first: tensors[first][:0].clone(), second: tensors[second][:, :0].clone()}
+    save_file(tensors | thin, path)
+    with pytest.raises(CheckpointError, match="the matrices of"):
         load_lora(folder)
+    path.write_bytes(whole[:-8])
+    with pytest.raises(CheckpointError, match="is cut off: it has"):
+        load_lora(folder)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match="no safetensors file"):
+        load_lora(folder)
+    path.rename(path.with_suffix(".bin"))
+    path.with_suffix(".bin").write_bytes(b"PK\x03\x04 pickled")
+    with pytest.raises(CheckpointError, match="is a pickle, which could run code"):
+        load_lora(folder)
+    path.with_suffix(".bin").rename(path)
     (folder / "adapter_config.json").write_text("[]")
     with pytest.raises(CheckpointError, match="expected an object"):
         load_lora(folder)

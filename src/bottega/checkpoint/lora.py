@@ -7,6 +7,7 @@ folder that `peft` alone has written has no manifest, and can be painted with al
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bottega.checkpoint.foreign_files import check_safetensors
 from bottega.checkpoint.manifest import MANIFEST_NAME, Manifest
 from bottega.checkpoint.store import save_checkpoint, verify
 from bottega.config import from_json, to_json
@@ -41,6 +43,9 @@ _PLAIN: Mapping[str, Any] = {
     "use_qalora": False,
 }
 """Settings of `peft` that would make more of a LoRA than a product beside a layer, as they have to be."""
+
+_CHANGED_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
+"""How `peft` may have begun a LoRA so that it fits weights that were changed along with it, and not the model's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,9 @@ def load_lora(folder: Path | str) -> Lora:
         raise CheckpointError(f"there is no folder {folder}")
     if not (folder / CONFIG_NAME).is_file():
         raise CheckpointError(f"{folder} is not a LoRA: it holds no {CONFIG_NAME}")
+    path, pickled = (folder / f"{WEIGHTS_NAME}.{ending}" for ending in ("safetensors", "bin"))
+    if pickled.is_file() and not path.is_file():
+        check_safetensors(pickled)  # which says what to do
     facts, digest = None, _digest(folder)
     if (folder / MANIFEST_NAME).is_file():
         manifest = verify(folder)
@@ -117,7 +125,7 @@ def load_lora(folder: Path | str) -> Lora:
             raise CheckpointError(str(error)) from None
         digest = manifest.digest
     settings = _settings(folder / CONFIG_NAME)
-    path = folder / f"{WEIGHTS_NAME}.safetensors"
+    check_safetensors(path)
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -146,6 +154,12 @@ def _settings(path: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path}: {key} is {value!r}; only plain LoRAs can be painted with ({key} {plain!r})"
             )
+    begun = settings.get("init_lora_weights", True)
+    if isinstance(begun, str) and begun.lower().startswith(_CHANGED_BASE):
+        raise CheckpointError(
+            f"{path}: init_lora_weights is {begun!r}, which changes the model's own weights too; let peft convert it "
+            "(save_pretrained with path_initial_model_for_weight_conversion)"
+        )
     return settings
 
 
@@ -163,23 +177,42 @@ def _layers(path: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, An
         if len(pair) < 2:
             raise CheckpointError(f"{path} is damaged: {name} has only one of its two matrices")
         down, up = pair["A"], pair["B"]
-        rank, thin = down.shape[0], up.ndim >= 2 and math.prod(up.shape[2:]) == 1
-        if down.ndim < 2 or not thin or up.shape[1] != rank:
+        thin = up.ndim >= 2 and math.prod(up.shape[2:]) == 1
+        rank = down.shape[0] if down.ndim >= 2 else 0
+        if rank == 0 or not thin or up.shape[1] != rank:
             raise CheckpointError(
                 f"{path} is damaged: the matrices of {name} are {list(down.shape)} and {list(up.shape)}"
+            )
+        if not all(one.is_floating_point() and bool(one.isfinite().all()) for one in (down, up)):
+            raise CheckpointError(
+                f"{path} is damaged: {name} holds values that are not finite numbers"
             )
         layers[name] = LowRank(down=down, up=up, factor=_factor(path, name, rank, settings))
     return layers
 
 
 def _factor(path: Path, name: str, rank: int, settings: Mapping[str, Any]) -> float:
-    """``lora_alpha`` over the rank, or over its root as rank-stabilised LoRA has it; patterns are ends of names."""
+    """``lora_alpha`` over the rank, or over its root as rank-stabilised LoRA has it.
+
+    A layer's own alpha stands under a regular expression for the end of its name, of which, as with `peft`, the first
+    that matches counts.
+    """
+    where = path.parent / CONFIG_NAME
     alpha = settings.get("lora_alpha", rank)
-    for end, value in (settings.get("alpha_pattern") or {}).items():
-        if name == end or name.endswith(f".{end}"):
-            alpha = value
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise CheckpointError(f"{path.parent / CONFIG_NAME}: lora_alpha is {alpha!r}, no number")
+    own: Any = settings.get("alpha_pattern")
+    if own is None:
+        own = {}
+    if not isinstance(own, dict):
+        raise CheckpointError(f"{where}: alpha_pattern is no object")
+    try:
+        for end, value in cast(dict[str, Any], own).items():
+            if re.match(rf"(.*\.)?({end})$", name):
+                alpha = value
+                break
+    except re.error as error:
+        raise CheckpointError(f"{where}: alpha_pattern is no expression: {error}") from None
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise CheckpointError(f"{where}: lora_alpha is {alpha!r}, no number")
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
