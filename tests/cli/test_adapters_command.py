@@ -6,6 +6,7 @@ from tiny_adapters import some_edges, write_controlnet, write_lora
 
 from bottega.cli.beside import with_scale
 from bottega.errors import InputError
+from bottega.pipelines import open_picture
 
 
 def test_paint_mixes_loras_and_follows_controls_and_replay_makes_it_again(
@@ -67,6 +68,10 @@ def test_a_run_is_as_good_as_its_export(bottega, tiny_folder, tmp_path):
             ["--controlnet", "net", "--control", "large.png"],
             "the control picture is 16 x 16, but stage base paints 8 x 8",
         ),
+        (["--lora", "net"], "net is not a LoRA: it holds no adapter_config.json"),
+        (["--controlnet", "style", "--control", "edges.png"], "holds a lora, not a controlnet"),
+        (["--controlnet", "none", "--control", "edges.png"], "none is not a checkpoint"),
+        (["--controlnet", "net", "--control", "net"], "cannot read net as a picture"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_nothing_is_written(
@@ -105,9 +110,31 @@ def test_edges_of_a_picture_become_a_control_picture(bottega, tmp_path):
     drawn = Image.open(tmp_path / "edges.png").convert("L")
     assert drawn.size == (16, 16)
     assert set(drawn.tobytes()) == {0, 255}
-    refused = bottega("data", "edges", "photo.png", "--size", "4")
-    assert refused.code == 2
-    assert "--size must be between 8 and 8192" in refused.err
+    tall = bottega("data", "edges", "photo.png", "-o", "tall.png", "--size", "24x16")
+    assert tall.code == 0, tall.err
+    assert open_picture("tall.png").size == (16, 24)
+    for size in ("4", "16x4", "9000"):
+        refused = bottega("data", "edges", "photo.png", "--size", size)
+        assert refused.code == 2
+        assert "8192" in refused.err and refused.err.count("\n") == 1
+    assert "HEIGHTxWIDTH" in bottega("data", "edges", "photo.png", "--size", "wide").err
+
+
+def test_a_painting_of_another_shape_is_steered_by_a_picture_of_that_shape(
+    bottega, tiny_folder, tmp_path
+):
+    net = write_controlnet(tmp_path / "net")
+    Image.new("RGB", (30, 60), "white").save(tmp_path / "photo.png")
+    paint = ("paint", "a dog", "--model", tiny_folder, "--device", "cpu", "-o", "a.png")
+    steer = ("--controlnet", net, "--control", "edges.png", "--size", "32x16")
+    assert bottega("data", "edges", "photo.png", "-o", "edges.png", "--size", "8").code == 0
+    refused = bottega(*paint, *steer)
+    assert refused.code == 2 and "make one of that size" in refused.err
+    asked = refused.err.partition("bottega data edges --size ")[2].partition(")")[0]
+    assert asked == "16x8"
+    assert bottega("data", "edges", "photo.png", "-o", "edges.png", "--size", asked).code == 0
+    done = bottega(*paint, *steer)
+    assert done.code == 0, done.err
 
 
 def test_show_says_what_an_adapter_is_for(bottega, tmp_path):

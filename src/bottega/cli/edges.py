@@ -12,15 +12,20 @@ def edges(
         "edges.png"
     ),
     size: Annotated[
-        int, typer.Option("--size", help="Pixels of a side, those of the stage to steer.")
-    ] = 32,
+        str,
+        typer.Option(
+            "--size",
+            metavar="PX|HEIGHTxWIDTH",
+            help="Pixels of a side, or of both: those of the stage to steer.",
+        ),
+    ] = "32",
     blur: Annotated[float, typer.Option("--blur", help="Smoothing in pixels.")] = 1.0,
     low: Annotated[float, typer.Option("--low", help="A slope that goes on an edge.")] = 0.1,
     high: Annotated[float, typer.Option("--high", help="A slope that begins one.")] = 0.2,
 ) -> None:
     """Find the edges of a picture after Canny: white on black, for `bottega paint --control`.
 
-    What does not fit a square is cut off on both sides. The defaults are those that the recipe controlnet learns from.
+    What does not fit is cut off on both sides. The defaults are those that the recipe controlnet learns from.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -28,12 +33,15 @@ def edges(
     from bottega.data import Canny
     from bottega.errors import InputError
     from bottega.pipelines import check_writable, open_picture, save_picture
+    from bottega.pipelines.canvas import parse_canvas
 
-    if not 8 <= size <= 8192:
+    canvas = parse_canvas(size)
+    if min(canvas.height, canvas.width) < 8:
         raise InputError(f"--size must be between 8 and 8192, got {size}")
     check_writable(output)
     find = Canny(blur_px=blur, low=low, high=high)
-    fitted = ImageOps.fit(open_picture(picture), (size, size), method=Image.Resampling.BOX)
+    wanted = (canvas.width, canvas.height)
+    fitted = ImageOps.fit(open_picture(picture), wanted, method=Image.Resampling.BOX)
     found = find(np.asarray(fitted))
     drawn = Image.fromarray(found.astype(np.uint8) * 255).convert("RGB")
     save_picture(drawn, output, metadata=False)
