@@ -204,6 +204,16 @@ def test_folders_of_nothing_and_sizes_of_nothing_are_refused(tmp_path: Path):
         FolderSource(tmp_path, 0)
 
 
+def test_pictures_without_any_caption_say_what_to_do(tmp_path: Path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "red_car.png")
+    with pytest.raises(DataError, match=r"for want of captions: .*data\.caption"):
+        FolderSource(tmp_path, 8)
+    assert FolderSource(tmp_path, 8, caption="a {name}").examples[0].caption == "a red car"
+    (tmp_path / "00000.tar.gz").write_bytes(b"packed")
+    with pytest.raises(DataError, match=r"shards end in \.tar, and are not compressed"):
+        FolderSource(tmp_path / "00000.tar.gz", 8)
+
+
 def test_a_line_separator_in_a_caption_ends_no_line(tmp_path: Path):
     save(tmp_path, "a.png")
     row = {"file_name": "a.png", "text": "one\u2028two", "note": "next\u0085line"}

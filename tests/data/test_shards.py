@@ -143,6 +143,11 @@ def test_shards_are_found_in_a_folder_and_by_numbers_in_braces(tmp_path: Path):
     assert [path.name for path in found] == ["cats-001.tar", "cats-002.tar"]
     source = pictures_in(tmp_path, 8)
     assert source.batch(range(3)).captions == ("shard 0", "shard 1", "shard 2")
+    assert not source.report.rejected
+    (tmp_path / "loose.PNG").write_bytes(png())
+    assert reasons(pictures_in(tmp_path, 8)) == {
+        "loose.PNG": "beside the shards, and in none of them"
+    }
     with pytest.raises(DataError, match=r"no shard .*cats-003\.tar"):
         find_shards(tmp_path / "cats-{001..003}.tar")
     with pytest.raises(DataError, match="counted upwards"):

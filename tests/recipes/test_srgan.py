@@ -1,6 +1,7 @@
 """An enlarger is trained, stopped, resumed, exported and begun from, and its critic stays behind."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -100,13 +101,26 @@ def test_without_features_and_critic_no_judge_is_needed_and_no_critic_learns(tmp
     assert moved == {"generator"}
 
 
-def test_a_folder_of_pictures_can_be_learned_from(judge, tmp_path):
+def test_a_folder_of_pictures_can_be_learned_from_and_what_is_left_out_is_said(
+    judge, tmp_path, capsys
+):
     for number in range(8):
         Image.effect_noise((48, 40), 60 + number).convert("RGB").save(tmp_path / f"{number}.png")
         (tmp_path / f"{number}.txt").write_text("noise", encoding="utf-8")
     config = toy_enlarger(judge, images=8)
     config = dataclasses.replace(config, data=FolderConfig(path=str(tmp_path)))
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.png").write_bytes(b"damaged")
+        (tmp_path / f"{name}.txt").write_text("noise", encoding="utf-8")
+    (tmp_path / "silent.png").write_bytes((tmp_path / "0.png").read_bytes())
     assert train(config, tmp_path / "run").images_seen == 8
+    facts = json.loads((tmp_path / "run" / "left-out.json").read_text(encoding="utf-8"))
+    assert (facts["place"], facts["used"]) == (str(tmp_path), 8)
+    reasons = {row["reason"]: row["files"] for row in facts["left_out"]}
+    assert reasons == {"not a picture, by its contents": 2, "no caption": 1}
+    assert [row["name"] for row in facts["files"]] == ["one.png", "silent.png", "two.png"]
+    said = "8 pictures are used, 3 files left out (2 not a picture, by its contents, 1 no caption)"
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_judge_of_a_model_is_found_by_name_and_by_folder(judge):

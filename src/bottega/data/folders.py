@@ -57,6 +57,11 @@ class FolderSource(StoredSource):
         self.folder = Path(folder)
         listing = list_folder(self.folder, caption_field, caption)
         rejected = list(listing.rejected)
+        if rejected and not listing.examples and all(map(_lacks_caption, rejected)):
+            raise DataError(
+                f"{folder} holds no picture that can be used, for want of captions: write each into a .txt beside its "
+                "picture, or give all one (data.caption, in which {name} is the file's name in words)"
+            )
         found: list[tuple[FolderExample, Shape]] = []
         for example in listing.examples:
             shape = probe(self.folder / example.file, check, max_pixels)
@@ -85,7 +90,8 @@ def list_folder(folder: Path, caption_field: str = "text", caption: str | None =
         DataError: When it is no folder.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder")
+        shard = "; shards end in .tar, and are not compressed" if folder.is_file() else ""
+        raise DataError(f"{folder} is not a folder{shard}")
     rejected: list[Rejected] = []
     found = (
         _listed(folder, caption_field, rejected)
@@ -94,6 +100,10 @@ def list_folder(folder: Path, caption_field: str = "text", caption: str | None =
     )
     examples = sorted(found, key=lambda example: example.file)
     return Listing(tuple(examples), tuple(rejected))
+
+
+def _lacks_caption(one: Rejected) -> bool:
+    return one.reason.startswith("no caption")
 
 
 def _files(folder: Path) -> Iterator[str]:

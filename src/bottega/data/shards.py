@@ -178,7 +178,7 @@ def list_shards(place: Path | str, caption_field: str = "text") -> ShardListing:
         DataError: When a shard is missing.
     """
     shards = find_shards(place)
-    rejected: list[Rejected] = []
+    rejected = [Rejected(name, "beside the shards, and in none of them") for name in _loose(place)]
     found: list[tuple[FolderExample, Member]] = []
     names: set[str] = set()
     for shard in shards:
@@ -194,6 +194,13 @@ def list_shards(place: Path | str, caption_field: str = "text") -> ShardListing:
                 found.append((example, sample.picture[1]))
     examples, members = zip(*found, strict=True) if found else ((), ())
     return ShardListing(tuple(examples), tuple(members), tuple(rejected))
+
+
+def _loose(place: Path | str) -> list[str]:
+    """Pictures that lie in a folder of shards."""
+    if not Path(place).is_dir():
+        return []
+    return sorted(path.name for path in Path(place).iterdir() if path.suffix.lower() in ENDINGS)
 
 
 @dataclass(kw_only=True)

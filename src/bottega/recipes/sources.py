@@ -1,10 +1,17 @@
-"""Where a run's pictures come from: the drawn world, or a folder of one's own."""
+"""Where a run's pictures come from: the drawn world, or a folder of one's own, and what it leaves out of that."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 
 from bottega.data import Batch, Groups, Source, groups_of, pictures_in
 from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig, WorldSource
+from bottega.data.stored import FolderReport, StoredSource
 from bottega.recipes.run import FolderConfig, RunConfig
+from bottega.training import Hook, TrainState
+
+LEFT_OUT = "left-out.json"
+"""Where a run names the files that it does not see."""
 
 # Far beyond any training index, so that a preview is of scenes the network has not seen.
 _UNSEEN = 10**9
@@ -18,6 +25,11 @@ class Bounded:
         self._source = source
         most = source.num_examples
         self.num_examples: int | None = num_examples if most is None else min(num_examples, most)
+
+    @property
+    def whole(self) -> Source:
+        """All of it."""
+        return self._source
 
     @property
     def groups(self) -> Groups | None:
@@ -40,6 +52,42 @@ def picture_source(config: RunConfig) -> Source:
     """
     source = _whole(config)
     return source if config.num_examples is None else Bounded(source, config.num_examples)
+
+
+class LeftOut(Hook):
+    """Says as a run begins how many files it does not see, by reason, and names each in ``left-out.json``."""
+
+    def __init__(self, place: str, report: FolderReport) -> None:
+        """Tell of what was found at ``place``."""
+        super().__init__(every_images=2**62)
+        self._place, self._report = place, report
+
+    def begin(self, state: TrainState) -> None:
+        """Write the file, and have it said before the first step."""
+        if state.engine.rank != 0:
+            return
+        rejected = self._report.rejected
+        counts = Counter(r.reason.partition(": ")[0].partition(" (")[0] for r in rejected)
+        facts = {
+            "place": self._place,
+            "used": self._report.num_usable,
+            "left_out": [{"reason": r, "files": n} for r, n in counts.most_common()],
+            "files": [{"name": r.file, "reason": r.reason} for r in rejected],
+        }
+        written = state.run.write_text(LEFT_OUT, json.dumps(facts, indent=2) + "\n")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+        state.warnings.append(
+            f"{self._place}: {self._report.num_usable:,} pictures are used, {len(rejected):,} files left out "
+            f"({reasons}); {written} names them"
+        )
+
+
+def left_out(config: RunConfig, source: Source) -> list[Hook]:
+    """What says which files a run does not see; nothing where all are used, or none are there."""
+    stored = source.whole if isinstance(source, Bounded) else source
+    if not isinstance(config.data, FolderConfig) or not isinstance(stored, StoredSource):
+        return []
+    return [LeftOut(config.data.path, stored.report)] if stored.report.rejected else []
 
 
 def preview_batch(config: RunConfig, num_pictures: int) -> Batch:
@@ -71,4 +119,4 @@ def _whole(config: RunConfig) -> Source:
     return WorldSource(world, config.size, buckets=config.buckets, num_examples=bounded)
 
 
-__all__ = ["Bounded", "picture_source", "preview_batch"]
+__all__ = ["LEFT_OUT", "Bounded", "LeftOut", "left_out", "picture_source", "preview_batch"]

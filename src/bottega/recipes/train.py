@@ -55,7 +55,7 @@ from bottega.recipes.run import (
     RunConfig,
     T5Task,
 )
-from bottega.recipes.sources import picture_source
+from bottega.recipes.sources import left_out, picture_source
 from bottega.recipes.srgan import enlarger_parts, enlarger_preview, export_enlarger
 from bottega.rundir import RunDir
 from bottega.training import (
@@ -139,15 +139,17 @@ def _parts(
 ) -> tuple[nn.Module, Objective, Source, list[Hook]]:
     """What a run trains, minimises and sees, and what it shows on the way without further encoders."""
     source = picture_source(config)  # first, because networks may take minutes to build
+    said = left_out(config, source)
     if isinstance(config.task, (LoraTask, ControlNetTask)):
-        return adapter_run(config, run, source, engine)
+        beside = adapter_run(config, run, source, engine)
+        return beside._replace(hooks=[*said, *beside.hooks])
     if isinstance(config.task, ImportedTask):
         parts = imported_parts(config, rank=engine.rank, world_size=engine.world_size)
         cache = EmbeddingCache(run.path.parent / "embeddings", parts.encoders)
         source = EmbeddedSource(source, cache, seed=config.train.seed)
-        return parts.network, parts.objective, source, []
+        return parts.network, parts.objective, source, said
     network, objective = build(config, rank=engine.rank, world_size=engine.world_size)
-    return network, objective, source, _previews(config)
+    return network, objective, source, [*said, *_previews(config)]
 
 
 def _hand_over(config: RunConfig, run: RunDir, state: TrainState) -> None:
