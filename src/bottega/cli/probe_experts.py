@@ -35,6 +35,7 @@ def experts(
         write_facts,
     )
     from bottega.config import to_json
+    from bottega.errors import InputError
     from bottega.evaluation.plot import Curve
     from bottega.evaluation.probes import misroute
     from bottega.evaluation.probes.subject import unseen
@@ -42,6 +43,8 @@ def experts(
     from bottega.evaluation.routes import routed
 
     levels = numbers(sigmas, "--sigmas")
+    if min(levels) <= 0:
+        raise InputError(f"--sigmas names noise levels above 0 to denoise at, got {sigmas!r}")
     check_counts(pictures=num_pictures)
     check_outputs(output, page)
     painter = load_painter(model, device, dtype, lora)
