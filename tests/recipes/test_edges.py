@@ -24,7 +24,7 @@ from bottega.recipes.train import build, load_encoders, train
 from bottega.rundir import RunDir
 from bottega.training import Hook
 from bottega.training.edge_objective import EdgeObjective, EdgeSupervision
-from bottega.training.edge_targets import WorldEdges
+from bottega.training.edge_targets import HedEdges, WorldEdges
 from bottega.training.export import averaged_weights, find_checkpoint
 
 __all__ = ["tiny_autoencoder"]
@@ -154,6 +154,10 @@ def test_runs_that_cannot_learn_edges_are_refused(tiny_folder, trained):
     by_canny = dataclasses.replace(EDGES, targets=Canny())
     assert dataclasses.replace(with_edges(config, by_canny), data=folder).data == folder
     assert isinstance(EDGES.targets, WorldEdges)
+    by_hed = dataclasses.replace(EDGES, targets=HedEdges(weights="hed.safetensors"))
+    with pytest.raises(ConfigError, match="16 px and more, got size 8"):
+        with_edges(config, by_hed)
+    assert with_edges(dataclasses.replace(config, size=16), by_hed).size == 16
     with pytest.raises(ConfigError, match="learns no edges"):
         with_edges(toy_sr(tiny_folder))
 

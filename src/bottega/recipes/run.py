@@ -24,11 +24,12 @@ from bottega.ensemble import (
 from bottega.errors import ConfigError
 from bottega.models import UNetConfig
 from bottega.models.autoencoder import AutoencoderConfig
+from bottega.models.hed import SMALLEST_PX
 from bottega.models.srgan import RRDBNetConfig
 from bottega.recipes.adapter_tasks import ControlNetTask, LoraTask
 from bottega.training import TrainConfig
 from bottega.training.edge_objective import EdgeSupervision
-from bottega.training.edge_targets import WorldEdges
+from bottega.training.edge_targets import HedEdges, WorldEdges
 from bottega.training.srgan_objective import SrGanWeights
 
 
@@ -313,6 +314,10 @@ class RunConfig:
         if isinstance(self.data, FolderConfig) and isinstance(edges.targets, WorldEdges):
             raise ConfigError(
                 "task.edges.targets: exact edges are known of the drawn world only; take Canny or HedEdges"
+            )
+        if isinstance(edges.targets, HedEdges) and self.size < SMALLEST_PX:
+            raise ConfigError(
+                f"task.edges.targets: HED sees pictures of {SMALLEST_PX} px and more, got size {self.size}; take Canny"
             )
 
     def _check_sides(self) -> None:
