@@ -41,7 +41,8 @@ def test_other_experts_are_tried_told_written_and_drawn(bottega, folder):
     facts = json.loads(Path("experts.json").read_text())
     assert [one["block"] for one in facts["found"]] == [None, None, 0, 0, 1, 1]
     assert open_picture("experts.png").width > 300
-    refused(bottega(*arguments[:-1], "0"), "above 0")
+    none = bottega(*arguments[:-1], "0")
+    assert none.code == 2 and "above 0" in none.err
 
 
 def test_paths_are_told_apart_with_controls(bottega, folder):

@@ -168,14 +168,26 @@ def test_padding_has_no_say_in_the_balance():
     assert one == pytest.approx(two, abs=1e-12)
 
 
+def test_gates_begin_decided_so_that_noise_hardly_changes_who_goes_where():
+    torch.manual_seed(0)
+    gate = Gate(256, 64, 6, GateNoise())
+    tokens = torch.randn(500, 256)
+    exploring = Exploring(images_seen=0, generator=torch.Generator().manual_seed(1))
+    calm, explored = gate(tokens), gate(tokens, exploring)
+    spread = calm.log().std(dim=-1).mean()
+    assert 0.5 < spread < 2
+    same = (calm.argmax(dim=-1) == explored.argmax(dim=-1)).float().mean()
+    assert same > 0.8
+
+
 def test_the_balance_loss_evens_out_a_collapsed_gate():
     torch.manual_seed(3)
     gate_only = SpaceMoE(4, 6, SpaceMoEConfig(experts=4, gate_width=16, gate_path="none"))
-    gate_only.gate.scores.bias.data[1] += 3
+    gate_only.gate.scores.bias.data[1] += 12
     tokens, mask = some(8, 16, 6).float(), torch.ones(8, 16, dtype=torch.bool)
     assert load_of(gate_only.route(tokens, mask)).entropy < 0.05
     optimizer = torch.optim.Adam(gate_only.gate.parameters(), lr=0.03)
-    for _ in range(60):
+    for _ in range(400):
         optimizer.zero_grad()
         balance_loss([gate_only.route(tokens, mask)]).backward()
         optimizer.step()

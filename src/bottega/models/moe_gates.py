@@ -126,6 +126,8 @@ class Gate(nn.Module):
         self.scores = nn.Linear(gate_width, num_experts)
         nn.init.normal_(self.scores.weight, std=_SPREAD / math.sqrt(gate_width))
         nn.init.zeros_(self.scores.bias)
+        with torch.no_grad():  # what all features have in common shall favour no expert
+            self.scores.weight -= self.scores.weight.mean(dim=1, keepdim=True)
 
     def forward(self, features: Vectors, exploring: Exploring | None = None) -> Scores:
         """Probabilities of the experts; with noise on the logits while exploring."""
