@@ -48,6 +48,7 @@ def toy_enlarger(judge: Path, images: int = 16, **task: object) -> RunConfig:
             batch_size=8,
             warmup_images=0,
             checkpoint_images=8,
+            precision="fp32",
             ema=EmaConfig(stds=(0.1,), every_images=8),
         ),
     )
