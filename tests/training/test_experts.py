@@ -26,6 +26,7 @@ from bottega.training.experts import (
     Progress,
     expert_loads,
     load_table,
+    sureness,
 )
 
 SPACE = SpaceMoEConfig(experts=3, ratio=1.0, gate_width=16, average="real_tokens")
@@ -160,6 +161,17 @@ def test_layers_with_fewer_experts_have_no_dead_ones_for_it():
     assert [len(load.counts) for load in counted] == [3, 5]
 
 
+def test_a_gate_that_cannot_tell_experts_apart_is_not_sure_however_even_its_load_is():
+    unet = network(replace(PLAN, time=None)).eval()
+    sure = sureness(unet.prepare(some_condition()).routes)
+    assert bool((sure > 0.4).all())
+    for block in unet.expert_blocks:
+        torch.nn.init.zeros_(block.space.gate.scores.weight)
+    torch.testing.assert_close(
+        sureness(unet.prepare(some_condition()).routes), torch.full((4,), 1 / 3)
+    )
+
+
 def test_the_journal_has_every_expert_s_load_from_the_first_step(tmp_path):
     run = RunDir(tmp_path)
     trained(run, 8 * BATCH, ExpertsObjective(objective=DenoiserObjective()), network())
@@ -172,6 +184,8 @@ def test_the_journal_has_every_expert_s_load_from_the_first_step(tmp_path):
             assert [len(row) for row in record[kind]["load"]] == [num_experts] * 4
             assert all(abs(sum(row) - 1) < 1e-3 for row in record[kind]["load"])
             assert len(record[kind]["entropy"]) == len(record[kind]["dead"]) == 4
+            assert len(record[kind]["sure"]) == 4
+            assert all(1 / num_experts < sure <= 1 for sure in record[kind]["sure"])
     train = [r for r in records if r["event"] == "train"]
     assert {"space_balance", "space_load", "time_balance"} <= set(train[0]["metrics"])
 

@@ -77,7 +77,8 @@ class ExpertsObjective:
     """Another objective's loss, and ``balance`` times that of uneven loads, averaged over layers of both kinds.
 
     The metrics hold the first objective's own ``denoising_loss``, and a table per kind, ``space_load`` and
-    ``time_load``: how many choices fell on each expert (columns) of each layer (rows).
+    ``time_load``: how many choices fell on each expert (columns) of each layer (rows). ``space_sure`` and ``time_sure``
+    are how sure each layer's gate was of them, see `sureness`.
 
     Source: RAPHAEL (arXiv:2305.18295) names no loss that evens out loads; ours is the Switch Transformer's, see
     `bottega.models.moe_load.balance_loss`.
@@ -103,7 +104,11 @@ class ExpertsObjective:
                 continue
             uneven = balance_loss(routes)
             total = total + self.balance * uneven.to(total.dtype)
-            metrics |= {f"{kind}_balance": uneven, f"{kind}_load": load_table(routes)}
+            metrics |= {
+                f"{kind}_balance": uneven,
+                f"{kind}_load": load_table(routes),
+                f"{kind}_sure": sureness(routes),
+            }
         metrics = {"denoising_loss": found.total, **found.metrics, **metrics}
         return replace(found, total=total, metrics=metrics)
 
@@ -127,6 +132,22 @@ def load_table(routes: Sequence[Route]) -> Float[Tensor, "layers experts"]:
     return torch.stack(rows)
 
 
+def sureness(routes: Sequence[Route]) -> Float[Tensor, "layers"]:
+    """The mean probability that each layer's gate gave to what it chose, padding left out.
+
+    With k experts, 1/k is a gate that cannot tell them apart: noise chooses, and a load as even as can be says nothing.
+    """
+    rows: list[Tensor] = []
+    for route in routes:
+        chosen = route.probabilities.gather(-1, route.expert[..., None])[..., 0]
+        if isinstance(route, SpaceRoute):
+            real = route.real.to(chosen.dtype)
+            rows.append((chosen * real).sum() / real.sum().clamp(min=1))
+        else:
+            rows.append(chosen.mean())
+    return torch.stack(rows).detach().float()
+
+
 def unet_in(network: nn.Module) -> UNet:
     """The U-Net itself, in whatever it is wrapped.
 
@@ -147,6 +168,7 @@ class ExpertsHook(Hook):
         super().__init__(every_images=every_images)
         self._progress = progress
         self._sums: dict[Kind, Tensor] = {}
+        self._sure: dict[Kind, list[Tensor]] = {}
         self._is_first = True
 
     def begin(self, state: TrainState) -> None:
@@ -161,6 +183,7 @@ class ExpertsHook(Hook):
             if load is not None:
                 before = self._sums.get(kind)
                 self._sums[kind] = load.detach() if before is None else before + load.detach()
+                self._sure.setdefault(kind, []).append(report.metrics[f"{kind}_sure"])
         if self._is_first:
             self._is_first = False
             self._write(state)
@@ -168,13 +191,14 @@ class ExpertsHook(Hook):
     def fire(self, state: TrainState) -> None:
         """Write what was added up since the last time, and begin anew."""
         self._write(state)
-        self._sums = {}
+        self._sums, self._sure = {}, {}
 
     def _write(self, state: TrainState) -> None:
         if not self._sums:
             return
         sums = {kind: table.clone() for kind, table in self._sums.items()}
-        state.engine.average(list(sums.values()))
+        sure = {kind: torch.stack(rows).mean(dim=0) for kind, rows in self._sure.items()}
+        state.engine.average([*sums.values(), *sure.values()])
         if state.engine.rank != 0:
             return
         tables = {kind: expert_loads(table) for kind, table in sums.items()}
@@ -184,6 +208,7 @@ class ExpertsHook(Hook):
             record[kind] = {
                 "load": [[round(share, 4) for share in load.shares] for load in loads],
                 "entropy": [round(load.entropy, 4) for load in loads],
+                "sure": [round(value, 4) for value in sure[kind].tolist()],
                 "dead": [list(load.dead) for load in loads],
             }
             named = {f"{kind}-MoE of block {n}": load for n, load in enumerate(loads, start=1)}
@@ -224,5 +249,6 @@ __all__ = [
     "Progress",
     "expert_loads",
     "load_table",
+    "sureness",
     "unet_in",
 ]
