@@ -48,6 +48,12 @@ def test_an_imported_model_with_experts_paints_as_before_and_learns(
     (after,) = load("experts", device="cpu", dtype="float32").paint("a dog", steps=3)
     difference = np.asarray(before).astype(int) - np.asarray(after)
     assert np.abs(difference).max() <= 1
+    arguments = ["paint", "a dog", "--steps", 3, "--device", "cpu", "--dtype", "float32"]
+    arguments += ["--model", "experts", "--residency", "active", "-o", "active.png"]
+    assert run([str(argument) for argument in arguments]) == 0
+    assert "stayed on disk" in capsys.readouterr().err
+    with Image.open("active.png") as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(after))
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (16, 16), "red").save("pictures/a.png")
     (tmp_path / "pictures" / "a.txt").write_text("a red dog")

@@ -19,7 +19,8 @@ from bottega.pipelines.experts import ensemble_config, load_mixture
 from bottega.pipelines.foreign import Pipeline
 from bottega.pipelines.latent import Autoencoder, open_autoencoder, read_autoencoder
 from bottega.pipelines.parts import PipelineParts, TextEntry
-from bottega.pipelines.residency import LazyDenoiser, Residency
+from bottega.pipelines.residency import LazyDenoiser, Part, Residency
+from bottega.pipelines.shelf import LazyShelf, ShelfTally, has_shelf, load_shelved
 from bottega.pipelines.stage import Stage
 from bottega.pipelines.stored import denoiser_config, load_timestep_denoiser
 
@@ -59,14 +60,26 @@ class Opener:
     def _imported(self, entry: StageEntry, space: Autoencoder | None) -> Stage:
         place = self.folder / entry.folder
         plan = plan_in(place)
+        denoiser = self._shelved(place)
+        if denoiser is None:
 
-        def read() -> DenoiserLike:
-            if is_ensemble(place):
-                return load_mixture(place, residency=self.residency.policy)
-            return load_timestep_denoiser(place)[0]
+            def read() -> DenoiserLike:
+                if is_ensemble(place):
+                    return load_mixture(place, residency=self.residency.policy)
+                return load_timestep_denoiser(place)[0]
 
-        denoiser = LazyDenoiser(self.residency.part(read))
+            denoiser = LazyDenoiser(self.residency.part(read))
         return self._stage(entry, plan, denoiser, space, _unit(place))
+
+    def _shelved(self, place: Path) -> LazyShelf | None:
+        """A stage whose space experts wait on disk, under the policy ``active``; None for any other."""
+        if self.residency.policy != "active" or is_ensemble(place):
+            return None
+        if not has_shelf(denoiser_config(place, load_manifest(place))):
+            return None
+        tally = ShelfTally()
+        part: Part[DenoiserLike] = self.residency.part(lambda: load_shelved(place, tally)[0])
+        return LazyShelf(part, tally)
 
     def _stage(
         self,

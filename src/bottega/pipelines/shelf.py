@@ -1,7 +1,7 @@
 """A network whose space experts wait on disk: only those that a prompt's words go to are ever in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bottega.checkpoint import Manifest, load_manifest
 from bottega.checkpoint.store import check_names, verify
 from bottega.condition import Condition
-from bottega.diffusion import Denoiser, TimestepDenoiser
+from bottega.diffusion import Denoiser, DenoiserLike, TimestepDenoiser
 from bottega.errors import CheckpointError
 from bottega.models import Context, UNet
 from bottega.models.attention import AttentionMap
@@ -21,6 +21,7 @@ from bottega.models.layers import Changed
 from bottega.models.moe import Expert
 from bottega.models.moe_gates import Exploring, SpaceRoute
 from bottega.models.transformer import ExpertBlock
+from bottega.pipelines.residency import LazyDenoiser, Part
 from bottega.pipelines.stored import DenoiserConfig, denoiser_config
 from bottega.shapes import Images
 
@@ -48,6 +49,31 @@ class ShelfCount:
         return sum(self.bytes_each) - self.most_bytes
 
 
+@dataclass(kw_only=True)
+class ShelfTally:
+    """What has been needed of a shelf so far, kept apart from the network, which may have to leave the memory too."""
+
+    bytes_each: tuple[int, ...] = ()
+    most_resident: int = 0
+    most_bytes: int = 0
+
+    def add(self, bytes_each: tuple[int, ...], resident: int, held_bytes: int) -> None:
+        """Take note of what is in memory now."""
+        self.bytes_each = bytes_each
+        self.most_resident = max(self.most_resident, resident)
+        self.most_bytes = max(self.most_bytes, held_bytes)
+
+    @property
+    def count(self) -> ShelfCount:
+        """The same in numbers that stay."""
+        return ShelfCount(
+            experts=len(self.bytes_each),
+            most_resident=self.most_resident,
+            bytes_each=self.bytes_each,
+            most_bytes=self.most_bytes,
+        )
+
+
 class OnShelf(nn.Module):
     """The place of an expert that is not in memory."""
 
@@ -59,12 +85,11 @@ class ShelvedUNet(UNet):
     is that of the whole network, to the last bit.
     """
 
-    def open_shelf(self, file: Path, names: Sequence[str]) -> None:
+    def open_shelf(self, file: Path, names: Sequence[str], tally: ShelfTally) -> None:
         """Fetch experts from ``file``; ``names`` are the paths of the blocks' space-MoEs in it."""
         self._file = file
         self._names = tuple(names)
-        self._most = 0
-        self._most_bytes = 0
+        self._tally = tally
         self._changes: list[Callable[[str, nn.Module], None]] = []
         for block in self.expert_blocks:
             for k in range(len(_experts(block))):
@@ -99,12 +124,7 @@ class ShelvedUNet(UNet):
     @property
     def count(self) -> ShelfCount:
         """What has been needed so far."""
-        return ShelfCount(
-            experts=sum(len(_experts(block)) for block in self.expert_blocks),
-            most_resident=self._most,
-            bytes_each=tuple(self._sizes()),
-            most_bytes=self._most_bytes,
-        )
+        return replace(self._tally, bytes_each=tuple(self._sizes())).count
 
     @property
     def resident(self) -> Wanted:
@@ -134,9 +154,8 @@ class ShelvedUNet(UNet):
                         _experts(block)[k] = self._fetched(block, f"{name}.experts.{k}", stored)
         inside = [e for block in self.expert_blocks for e in _experts(block)]
         inside = [expert for expert in inside if not isinstance(expert, OnShelf)]
-        self._most = max(self._most, len(inside))
         held = sum(p.numel() * p.element_size() for e in inside for p in e.parameters())
-        self._most_bytes = max(self._most_bytes, held)
+        self._tally.add(tuple(self._sizes()), len(inside), held)
 
     def _fetched(self, block: ExpertBlock, name: str, stored: safe_open) -> nn.Module:
         expert = self._empty(block)
@@ -166,8 +185,23 @@ def has_shelf(config: DenoiserConfig) -> bool:
     return all(block.space is not None for block in blocks)
 
 
-def load_shelved(folder: Path | str) -> tuple[Denoiser | TimestepDenoiser, Manifest]:
+class LazyShelf(LazyDenoiser):
+    """A denoiser with a shelf that may leave the memory as a whole; what was needed of it is remembered."""
+
+    def __init__(self, part: Part[DenoiserLike], tally: ShelfTally) -> None:
+        """Stand for what ``part`` fetches, which counts in ``tally``."""
+        super().__init__(part)
+        self.tally = tally
+
+
+def load_shelved(
+    folder: Path | str, tally: ShelfTally | None = None
+) -> tuple[Denoiser | TimestepDenoiser, Manifest]:
     """A denoiser like that of `load_denoiser`, without its space experts, which come when they are needed.
+
+    Args:
+        folder: The checkpoint.
+        tally: Where to count what is needed; a new one by default.
 
     Raises:
         CheckpointError: When it is missing, damaged, or of another kind.
@@ -187,7 +221,7 @@ def load_shelved(folder: Path | str) -> tuple[Denoiser | TimestepDenoiser, Manif
             name: torch.empty(stored.get_slice(name).get_shape(), device="meta") for name in names
         }
         check_names(expected, shapes, where=str(folder))
-        network.open_shelf(folder / WEIGHTS, places)
+        network.open_shelf(folder / WEIGHTS, places, ShelfTally() if tally is None else tally)
         own = network.state_dict()
         network.load_state_dict(
             {name: _laid_out(stored.get_tensor(name)) for name in own}, strict=True, assign=True
@@ -199,7 +233,9 @@ def load_shelved(folder: Path | str) -> tuple[Denoiser | TimestepDenoiser, Manif
 
 
 def shelf_of(denoiser: object) -> ShelfCount | None:
-    """What a denoiser's shelf has spared so far; None where there is none."""
+    """What a denoiser's shelf has spared so far; None where there is none, or none was opened."""
+    if isinstance(denoiser, LazyShelf):
+        return denoiser.tally.count if denoiser.tally.bytes_each else None
     network = getattr(denoiser, "network", None)
     return network.count if isinstance(network, ShelvedUNet) else None
 
@@ -226,4 +262,13 @@ def _opened(file: Path) -> safe_open:
         raise CheckpointError(f"{file} cannot be read: {error}") from None
 
 
-__all__ = ["OnShelf", "ShelfCount", "ShelvedUNet", "has_shelf", "load_shelved", "shelf_of"]
+__all__ = [
+    "LazyShelf",
+    "OnShelf",
+    "ShelfCount",
+    "ShelfTally",
+    "ShelvedUNet",
+    "has_shelf",
+    "load_shelved",
+    "shelf_of",
+]
