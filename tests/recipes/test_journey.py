@@ -18,11 +18,9 @@ from bottega.models import UNetConfig
 from bottega.models.plans import ediffi_streams
 from bottega.models.unet_config import AddSkips, Level, LowRes, SelfThenCross
 from bottega.recipes import RunConfig, recipe, train
-from bottega.recipes.machine import engine_here
 from bottega.recipes.run import ClipTask, DenoiserTask, FolderConfig, T5Task
 from bottega.recipes.ship import ship_piccolo
 from bottega.recipes.train import build
-from bottega.training import LocalEngine
 
 TOKENS = TokenizerConfig(vocab_size=512, max_tokens=48)
 
@@ -151,14 +149,6 @@ def test_a_run_can_start_from_weights_that_were_exported(workshop: Path, tmp_pat
 def test_only_denoisers_learn_from_folders() -> None:
     with pytest.raises(ConfigError, match="learns from the drawn world"):
         dataclasses.replace(recipe("piccolo-clip"), data=FolderConfig(path="pictures"))
-
-
-def test_several_processes_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engine_here().world_size == 1
-    joined = LocalEngine()
-    monkeypatch.setattr("bottega.recipes.machine.AccelerateEngine", lambda: joined)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert engine_here() is joined
 
 
 def test_the_exported_judge_reads_pictures(workshop: Path) -> None:

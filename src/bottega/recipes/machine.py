@@ -9,9 +9,11 @@ from bottega.training import AccelerateEngine, Engine, Hook, LocalEngine, Tensor
 
 def engine_here() -> Engine:
     """One process on the best device there is, or the processes that ``accelerate launch`` or ``torchrun`` started."""
+    device = find_device("auto")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return AccelerateEngine()
-    return LocalEngine(find_device("auto"))
+        # Told of no GPU, accelerate takes the processes of `torchrun` for strangers, each the first of its own.
+        return AccelerateEngine(cpu=device.type == "cpu")
+    return LocalEngine(device)
 
 
 def curve_hooks(every_images: int) -> list[Hook]:
