@@ -234,6 +234,17 @@ def test_what_is_transparent_lies_on_white_and_odd_modes_become_rgb(tmp_path):
     assert open_mask(tmp_path / "la.png").mode == "LA"
 
 
+def test_sixteen_bits_become_eight_and_fractions_are_refused(tmp_path):
+    deep = np.array([[0, 257 * 7, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.asarray(open_picture(tmp_path / "deep.png"))[0, :, 1].tolist() == [0, 7, 255]
+    assert list(open_mask(tmp_path / "deep.png").tobytes()) == [0, 7, 255]
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "fractions.tif")
+    for read in (open_picture, open_mask):
+        with pytest.raises(InputError, match="has fractions for pixels"):
+            read(tmp_path / "fractions.tif")
+
+
 def test_a_sheet_holds_every_picture_in_reading_order():
     colours = [(10 * i, 0, 0) for i in range(5)]
     pictures = [Image.new("RGB", (8, 8), colour) for colour in colours]

@@ -29,6 +29,7 @@ from bottega.recipes import RunConfig, recipe, train
 from bottega.recipes.adapter_tasks import ControlNetTask, LoraTask
 from bottega.recipes.adapters import adapted_stage, adapter_network
 from bottega.recipes.run import FolderConfig
+from bottega.recipes.sources import left_out, picture_source
 from bottega.recipes.train import build
 from bottega.training import EmaConfig
 
@@ -138,6 +139,16 @@ def test_captions_come_from_text_files_or_the_template(tiny_folder, pictures):
         "a drawing of a red car 1",
         "a drawing of a red car 2",
     )
+
+
+def test_a_damaged_picture_is_known_before_a_lora_learns(tiny_folder, pictures, tmp_path):
+    folder = Path(shutil.copytree(pictures, tmp_path / "some"))
+    whole = (folder / "a_red-car_1.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])  # its header is whole
+    config = toy("lora", tiny_folder, folder)
+    (said,) = left_out(config, picture_source(config))
+    assert said.report.num_usable == 5
+    assert [one.file for one in said.report.rejected] == ["cut.png"]
 
 
 def test_one_lora_is_shared_by_all_expert_denoisers_or_by_those_that_are_named(

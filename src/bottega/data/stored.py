@@ -140,7 +140,8 @@ class StoredSource(ABC):
             # Decoders raise whatever they please on damaged files; all of it means the same here.
             except Exception as error:
                 raise DataError(
-                    f"{self.place / example.file} cannot be read: {words(error)}"
+                    f"{self.place / example.file} cannot be read: {words(error)}; take it out, or look for all such "
+                    "with bottega data inspect"
                 ) from error
             pictures[place] = picture.transpose(2, 0, 1)
         return Batch(

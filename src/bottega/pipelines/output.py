@@ -156,6 +156,8 @@ def open_mask(path: Path | str) -> Image.Image:
         InputError: When it cannot be read as a picture.
     """
     mask = _opened(Path(path))
+    if mask.mode.startswith("I"):  # 16 bits
+        return as_seen(mask).convert("L")
     return mask if mask.mode in ("1", "L", "LA") else mask.convert("RGBA")
 
 
@@ -167,8 +169,10 @@ def _opened(path: Path) -> Image.Image:
                 raise InputError(
                     f"{path} has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}"
                 )
-            if opened.mode.startswith(("I", "F")):
-                raise InputError(f"{path} has more than 8 bits per channel; save it with 8")
+            if opened.mode == "F":
+                raise InputError(
+                    f"{path} has fractions for pixels, whose range is not known; save it with 8 bits per channel"
+                )
             return ImageOps.exif_transpose(opened)
     except InputError:
         raise

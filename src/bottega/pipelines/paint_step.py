@@ -63,7 +63,7 @@ def check_finite(images: Images, stage: str) -> None:
     if not bool(images.isfinite().all()):
         raise InputError(
             f"stage {stage} painted values that are not finite; settings nearer to the model's own avoid that "
-            "(a lower guidance_scale, a lower sigma_max, or dtype float32)"
+            "(a lower guidance_scale or sigma_max, smaller scales of LoRAs and control pictures, or dtype float32)"
         )
 
 

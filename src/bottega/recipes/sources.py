@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bottega.data import Batch, Groups, Source, groups_of, pictures_in
 from bottega.data.emoji_world import EmojiWorld, EmojiWorldConfig, WorldSource
 from bottega.data.stored import FolderReport, StoredSource
+from bottega.recipes.adapter_tasks import LoraTask
 from bottega.recipes.run import FolderConfig, RunConfig
 from bottega.training import Hook, TrainState
 
@@ -60,24 +61,24 @@ class LeftOut(Hook):
     def __init__(self, place: str, report: FolderReport) -> None:
         """Tell of what was found at ``place``."""
         super().__init__(every_images=2**62)
-        self._place, self._report = place, report
+        self._place, self.report = place, report
 
     def begin(self, state: TrainState) -> None:
         """Write the file, and have it said before the first step."""
         if state.engine.rank != 0:
             return
-        rejected = self._report.rejected
+        rejected = self.report.rejected
         counts = Counter(r.reason.partition(": ")[0].partition(" (")[0] for r in rejected)
         facts = {
             "place": self._place,
-            "used": self._report.num_usable,
+            "used": self.report.num_usable,
             "left_out": [{"reason": r, "files": n} for r, n in counts.most_common()],
             "files": [{"name": r.file, "reason": r.reason} for r in rejected],
         }
         written = state.run.write_text(LEFT_OUT, json.dumps(facts, indent=2) + "\n")
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
         state.warnings.append(
-            f"{self._place}: {self._report.num_usable:,} pictures are used, {len(rejected):,} files left out "
+            f"{self._place}: {self.report.num_usable:,} pictures are used, {len(rejected):,} files left out "
             f"({reasons}); {written} names them"
         )
 
@@ -112,7 +113,8 @@ def _whole(config: RunConfig) -> Source:
             config.size,
             caption_field=config.data.caption_field,
             caption=config.data.caption,
-            check="headers",
+            # Of a handful every picture counts, and looking at all of it takes no time.
+            check="pixels" if isinstance(config.task, LoraTask) else "headers",
             buckets=config.buckets,
         )
     world, bounded = EmojiWorld(config.data), config.num_examples
