@@ -10,7 +10,10 @@ from PIL import Image
 
 from bottega.cli.main import run
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers' own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),  # diffusers' own
+    pytest.mark.filterwarnings("ignore::bottega.models.moe_load.CollapseWarning"),
+]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "pretrained.md"
 IN_THE_CACHE = {
