@@ -421,8 +421,10 @@ def test_bad_settings_are_refused_by_name():
             SpaceMoEConfig(alpha=alpha)
 
 
-def test_a_map_of_other_tokens_is_refused():
+def test_a_map_of_other_tokens_and_a_route_of_other_prompts_are_refused():
     moe = layer()
-    x, _, tokens, mask = given()
+    x, attention_map, tokens, mask = given()
     with pytest.raises(InputError, match="12 tokens, the route was made for 11"):
         moe(x, some_map(tokens=12), moe.route(tokens, mask))
+    with pytest.raises(InputError, match="the route is for 2 prompts, the batch has 3 pictures"):
+        moe(x, attention_map, moe.route(tokens[:2], mask[:2]))

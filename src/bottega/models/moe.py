@@ -124,7 +124,11 @@ class SpaceMoE(nn.Module):
             return (route.weights.transpose(1, 2) @ mask.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, x: Rows, attention_map: TokenMap, route: SpaceRoute) -> Rows:
-        """Each position through the experts of the words it looks at."""
+        """Each position through the experts of the words it looks at; a route of one serves the whole batch."""
+        if len(route.expert) not in (1, len(x)):
+            raise InputError(
+                f"the route is for {len(route.expert)} prompts, the batch has {len(x)} pictures"
+            )
         weights = self.cover(attention_map, route)
         if not route.used:
             return torch.zeros_like(x)
