@@ -99,7 +99,7 @@ def test_no_tile_is_larger_than_was_asked():
         ({"act_fn": "mish"}, "'mish' is not supported"),
         ({"down_block_types": ("AttnDownEncoderBlock2D",)}, "must be DownEncoderBlock2D for each"),
         ({"up_block_types": ()}, "must be UpDecoderBlock2D for each"),
-        ({"latents_std": (1.0,)}, "latents_std is not supported"),
+        ({"latents_std": (1.0,)}, "latents_mean and latents_std go together"),
         ({"scaling_factor": 0.0}, "scaling_factor must be above 0"),
         ({"scaling_factor": float("nan")}, "scaling_factor must be above 0"),
         ({"sample_size": ()}, "sample_size must be at least 1"),
