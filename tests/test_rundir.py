@@ -27,6 +27,16 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path):
         RunDir(tmp_path / "file")
 
 
+def test_a_new_folder_that_nothing_was_written_to_goes_when_the_work_fails(tmp_path):
+    for name in ("a", "b"):
+        run = RunDir(tmp_path / name)
+        with pytest.raises(ValueError, match="refused"), run.kept_once_used(), run.locked():
+            if name == "b":
+                run.write_text("config.json", "{}")
+            raise ValueError("refused")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     tmp_path.chmod(0o500)

@@ -4,10 +4,12 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bottega.errors import InputError
+
+_LOCK = ".lock"
 
 
 class RunDir:
@@ -24,6 +26,7 @@ class RunDir:
             InputError: If it cannot be made or written to.
         """
         self.path = Path(path)
+        self._is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -64,13 +67,29 @@ class RunDir:
         return target
 
     @contextmanager
+    def kept_once_used(self) -> Generator[None]:
+        """Take the folder away again when what is done in it fails before anything was written; it must be new."""
+        try:
+            yield
+        except BaseException:
+            if self._is_new:
+                self._remove_unused()
+            raise
+
+    def _remove_unused(self) -> None:
+        if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+            (self.path / _LOCK).unlink()
+        with suppress(OSError):  # what somebody wrote there stays
+            self.path.rmdir()
+
+    @contextmanager
     def locked(self) -> Generator[None]:
         """Keep other processes from training in this folder; the lock dies with the process.
 
         Raises:
             InputError: If a run is at work here already.
         """
-        with (self.path / ".lock").open("a+") as handle:
+        with (self.path / _LOCK).open("a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

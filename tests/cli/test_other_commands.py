@@ -41,6 +41,17 @@ def test_train_refuses_what_it_does_not_know(bottega):
     assert not Path("runs").exists()
 
 
+def test_a_refused_start_leaves_no_folder_and_what_was_there_stays(bottega):
+    thin = "task.network.middle.attention.space.ratio=0.001"
+    refused(bottega("train", "lab-raphael", "--set", thin), "ratio must be at least 1/128")
+    unknown = ("train", "lab", "--set", "task.encoders=nowhere", "--run")
+    refused(bottega(*unknown, "r"), "neither a folder nor known")
+    assert not Path("r").exists() and not Path("runs/lab-raphael").exists()
+    Path("mine").mkdir()
+    refused(bottega(*unknown, "mine"), "neither a folder nor known")
+    assert Path("mine").is_dir()
+
+
 def test_a_damaged_run_folder_is_named(bottega):
     for text in ("{", "[1]", "7"):
         Path("config.json").write_text(text)
@@ -56,6 +67,8 @@ def test_a_run_stops_where_it_is_told_and_goes_on(bottega):
     assert "r holds nothing to go on from: it begins at the beginning" in done.err
     assert "r: 16 of 48 images seen" in done.out and "--resume" in done.err
     refused(bottega("train", "piccolo-judge", *tiny), "resume")
+    done = bottega("train", "piccolo-judge", "--run", "r", "--resume", "--stop-after", "24")
+    assert "r: 24 of 48 images seen" in done.out  # by the settings that it was begun with
     done = bottega("train", "piccolo-judge", *tiny, "--resume", "--time-limit", "1s")
     assert done.code == 0, done.err
     assert "begins at" not in done.err

@@ -10,6 +10,7 @@ import typer
 from bottega.cli.options import Settings, listed
 
 if TYPE_CHECKING:
+    from bottega.recipes import RunConfig
     from bottega.training import TrainState
 
 INTERRUPTED = 130
@@ -50,8 +51,8 @@ def train(
 ) -> None:
     """Train a model by a recipe or a whole plan. Stop it with Ctrl-C and continue with --resume.
 
-    --set changes a setting of the recipe, for example --set train.batch_size=32. With --resume --run FOLDER and no
-    recipe, a run goes on by the settings that it was begun with, as an expert denoiser's does.
+    --set changes a setting of the recipe, for example --set train.batch_size=32. With --resume a run goes on by the
+    settings that it was begun with, and those of --set; --run FOLDER is then enough, without a recipe's name.
     """
     from bottega import recipes
     from bottega.config import dumps, override, parse_assignments
@@ -67,16 +68,10 @@ def train(
         return
     if only is not None:
         raise InputError("--only names a node of a plan; give it with --plan FILE")
-    if recipe is None:
-        if resume and run is not None:
-            config = recipes.read_config(run)
-        elif settings or resume or run is not None:
-            raise InputError("name the recipe to train; without one, all are listed")
-        else:
-            _list_recipes()
-            return
-    else:
-        config = recipes.recipe(recipe)
+    if recipe is None and run is None and not settings and not resume:
+        _list_recipes()
+        return
+    config, folder = _begun_or_new(recipe, run, resume=resume)
     config = override(config, parse_assignments(listed(settings)))
     if dry_run:
         typer.echo(dumps(config), nl=False)
@@ -84,13 +79,32 @@ def train(
     from bottega.training.limits import StopHook
 
     limit = StopHook(images=stop_after, seconds=seconds)
-    folder = Path("runs") / config.name if run is None else run
     if resume and not (folder / "checkpoints").is_dir():
         typer.echo(f"{folder} holds nothing to go on from: it begins at the beginning", err=True)
     state = recipes.train(config, folder, resume=resume, hooks=[limit])
     report_run(folder, state)
     if state.stopped_by == "SIGINT":
         raise typer.Exit(INTERRUPTED)
+
+
+def _begun_or_new(
+    recipe: str | None, run: Path | None, *, resume: bool
+) -> "tuple[RunConfig, Path]":
+    """The settings to train by and the folder: those a run was begun with, where one goes on, or a recipe's."""
+    from bottega import recipes
+    from bottega.errors import InputError
+
+    if recipe is None:
+        if not resume or run is None:
+            raise InputError("name the recipe to train; without one, all are listed")
+        return recipes.read_config(run), run
+    config = recipes.recipe(recipe)
+    folder = Path("runs") / config.name if run is None else run
+    if resume and (folder / "config.json").is_file():
+        begun = recipes.read_config(folder)
+        if begun.name == config.name:  # or else training refuses the folder
+            config = begun
+    return config, folder
 
 
 def report_run(folder: Path, state: "TrainState") -> None:

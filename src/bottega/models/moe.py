@@ -26,6 +26,7 @@ from bottega.models.moe_gates import (
     route_times,
     route_tokens,
 )
+from bottega.models.require import inner_width
 from bottega.shapes import TokenMask, Tokens
 
 TokenMap = Float[Tensor, "batch positions tokens"]
@@ -51,7 +52,7 @@ class Expert(nn.Module):
 
     def __init__(self, width: int, ratio: float, *, bias: bool = True) -> None:
         super().__init__()
-        inner = int(width * ratio)
+        inner = inner_width(width, ratio)
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, width, bias=bias)
 
@@ -189,7 +190,7 @@ class SpaceMoE(nn.Module):
 
         It hangs on the size of a picture, never on their number, so that a picture is the same alone and in a batch.
         """
-        inner = int(x.shape[2] * self.config.ratio)
+        inner = inner_width(x.shape[2], self.config.ratio)
         if torch.is_grad_enabled() or x.is_meta or x.shape[1] * x.shape[2] * inner > SMALL:
             return False
         experts = [cast(Expert, self.experts[k]) for k in used]

@@ -18,6 +18,7 @@ from bottega.models.layers import (
 )
 from bottega.models.moe import SpaceMoE, TimeMoE
 from bottega.models.moe_gates import Exploring, SpaceRoute, TimeRoute
+from bottega.models.require import inner_width
 from bottega.models.unet_config import (
     ExpertTransformer,
     FeedForward,
@@ -35,7 +36,7 @@ class Gated(nn.Module):
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
-        inner = int(width * ratio)
+        inner = inner_width(width, ratio)
         self.up = Linear(width, 2 * inner)
         self.down = Linear(inner, width)
 
@@ -69,7 +70,7 @@ class Plain(nn.Module):
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
-        inner = int(width * ratio)
+        inner = inner_width(width, ratio)
         self.up = Linear(width, inner)
         self.down = Linear(inner, width)
 

@@ -102,6 +102,15 @@ def train(
     run = RunDir(folder)
     _check_same_recipe(config, run)
     engine = engine_here() if engine is None else engine
+    with run.kept_once_used():
+        state = _trained(config, run, hooks, engine, resume=resume)
+    _hand_over(config, run, state)
+    return state
+
+
+def _trained(
+    config: RunConfig, run: RunDir, hooks: Sequence[Hook], engine: Engine, *, resume: bool
+) -> TrainState:
     network, objective, source, beside = _parts(config, run, engine)
     if config.branch is not None:
         load_start(network, config, run)
@@ -119,7 +128,7 @@ def train(
         embedded = _embedded(source, config, config.task, encoders, run)
         source = _encoded(embedded, source, config, config.task, run, engine)
         every_hook = [*_watching(config, config.task, encoders, run), *every_hook]
-    state = fit(
+    return fit(
         network,
         objective,
         source,
@@ -130,8 +139,6 @@ def train(
         resume=resume,
         about=config,
     )
-    _hand_over(config, run, state)
-    return state
 
 
 def _parts(
