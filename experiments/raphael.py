@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from guidance_curves import JUDGE, finish, measure, report
+from unseen_errors import errors_as_markdown, measure_errors
 
 from bottega.models.raphael_plans import piccolo_raphael_pixels, raphael_arms, with_space_experts
 from bottega.models.unet_config import UNetConfig
@@ -61,17 +62,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=60_032, help="of every arm")
     parser.add_argument("--experts", type=int, nargs="+", help="numbers of space experts instead")
     parser.add_argument("--prompts", type=int, default=40, help="per category")
+    parser.add_argument("--unseen", type=int, default=256, help="scenes to measure errors on")
     parser.add_argument("--encoders", default="piccolo", help="a folder of t5 and clip, or a model")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="a judge's folder")
     parser.add_argument("--report", type=Path, help="only write curves and table here")
     options = parser.parse_args()
     if options.report is not None:
         report(options.folder, options.report, options.folder.name)
+        print("", *errors_as_markdown(options.folder), sep="\n")
         return
     arms = ABLATION if options.experts is None else [f"{n}-experts" for n in options.experts]
     for seed in options.seeds:
         home = options.folder / f"seed-{seed}"
         models = [train_arm(home, arm, seed, options) for arm in arms]
+        world = arm_config(arms[0], seed, options.images, options.encoders)
+        measure_errors(models, home, world, pictures=options.unseen)
         measure(
             models, home, scales=SCALES, seed=seed, prompts=options.prompts, judge=options.judge
         )

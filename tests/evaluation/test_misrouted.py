@@ -45,6 +45,12 @@ def test_alike_experts_may_be_exchanged_and_others_may_not(denoiser, asked):
         assert one.likely.low <= one.growth <= one.likely.high
 
 
+def test_all_blocks_at_once_may_be_asked_of_alone(denoiser, asked):
+    alone = misroute(denoiser, *asked, [1.0], block_by_block=False)
+    assert [one.kind for one in alone] == ["space", "time"]
+    assert alone == [one for one in misroute(denoiser, *asked, [1.0]) if one.block is None]
+
+
 def test_the_same_seed_finds_the_same(denoiser, asked):
     assert misroute(denoiser, *asked, [1.0]) == misroute(denoiser, *asked, [1.0])
     assert misroute(denoiser, *asked, [1.0]) != misroute(denoiser, *asked, [1.0], seed=1)

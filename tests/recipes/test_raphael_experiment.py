@@ -25,7 +25,8 @@ def opened(name: str) -> ModuleType:
 @pytest.fixture
 def experiment(monkeypatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.delitem(sys.modules, "guidance_curves", raising=False)
+    for helper in ("guidance_curves", "unseen_errors"):
+        monkeypatch.delitem(sys.modules, helper, raising=False)
     return opened("raphael")
 
 
@@ -60,11 +61,16 @@ def test_two_arms_are_trained_measured_and_reported(experiment, monkeypatch, tmp
     monkeypatch.setattr(experiment, "arm_config", short)
     monkeypatch.setattr(experiment, "SCALES", (1.0,))
     command = ["raphael.py", str(tmp_path / "r"), "--experts", "1", "2", "--seeds", "5"]
-    monkeypatch.setattr(sys, "argv", [*command, "--images", "8", "--prompts", "1"])
+    monkeypatch.setattr(sys, "argv", [*command, "--images", "8", "--prompts", "1", "--unseen", "2"])
     experiment.main()
     found = json.loads((tmp_path / "r" / "seed-5" / "study.json").read_text())
     names = [arm["name"] for arm in found["arms"]]
     assert {"1-experts @ 1", "2-experts @ 1"} <= set(names)
+    errors = json.loads((tmp_path / "r" / "seed-5" / "errors.json").read_text())
+    assert all(error > 0 for arm in errors["arms"].values() for error in arm["error"])
+    assert [sorted(arm) for arm in errors["arms"].values()] == [
+        ["error", "time"], ["error", "space", "time"],
+    ]  # fmt: skip
     trained = (tmp_path / "r" / "seed-5" / "1-experts" / "export" / "manifest.json").stat().st_mtime
     experiment.main()  # nothing is trained or painted twice
     again = tmp_path / "r" / "seed-5" / "1-experts" / "export" / "manifest.json"
@@ -74,7 +80,8 @@ def test_two_arms_are_trained_measured_and_reported(experiment, monkeypatch, tmp
     assert {p.name for p in (tmp_path / "page").iterdir()} == {
         "r.json", "r-right.png", "r-distance.png",
     }  # fmt: skip
-    assert "| 1-experts |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.count("| 1-experts |") == 2 and "words misled" in said
 
 
 def test_a_table_tells_means_and_spread_over_seeds(experiment):

@@ -44,9 +44,10 @@ def misroute(
     sigmas: Sequence[float],
     *,
     seed: int = 0,
+    block_by_block: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Misrouted]:
-    """Denoise pictures with their own routes, and with routes that lead to any other expert, block by block.
+    """Denoise pictures with their own routes, and with routes that lead to any other expert.
 
     A token, or a noise level, goes to an expert drawn evenly from those that it was not meant for; how much it weighs
     stays. An error is the mean square difference to the clean picture, compared picture by picture and averaged over
@@ -58,6 +59,7 @@ def misroute(
         condition: The pictures' words.
         sigmas: Noise levels, the same unit noise at all of them.
         seed: Of that noise and of the draws.
+        block_by_block: Ask of every block, too, and not of all blocks at once alone.
         progress: Told how many of how many comparisons are done.
 
     Raises:
@@ -75,7 +77,8 @@ def misroute(
     if not places:
         raise InputError("no block of this network has experts to choose between")
     kinds: dict[Kind, None] = dict.fromkeys(kind for kind, _ in places)
-    asked: list[tuple[Kind, int | None]] = [*((kind, None) for kind in kinds), *places]
+    asked: list[tuple[Kind, int | None]] = [(kind, None) for kind in kinds]
+    asked += places if block_by_block else []
     eps = torch.randn(clean.shape, generator=generator(seed, "probe", "experts")).to(clean)
     found: list[Misrouted] = []
     with torch.no_grad():
