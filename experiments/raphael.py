@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=60_032, help="of every arm")
     parser.add_argument("--experts", type=int, nargs="+", help="numbers of space experts instead")
+    parser.add_argument("--scales", type=float, nargs="+", default=SCALES, help="of guidance")
     parser.add_argument("--prompts", type=int, default=40, help="per category")
     parser.add_argument("--unseen", type=int, default=256, help="scenes to measure errors on")
     parser.add_argument("--encoders", default="piccolo", help="a folder of t5 and clip, or a model")
@@ -78,7 +79,12 @@ def main() -> None:
         world = arm_config(arms[0], seed, options.images, options.encoders)
         measure_errors(models, home, world, pictures=options.unseen)
         measure(
-            models, home, scales=SCALES, seed=seed, prompts=options.prompts, judge=options.judge
+            models,
+            home,
+            scales=options.scales,
+            seed=seed,
+            prompts=options.prompts,
+            judge=options.judge,
         )
 
 
