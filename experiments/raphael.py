@@ -5,8 +5,8 @@ feed-forward of about the cost of the experts that work at a place; ``time`` and
 ``both`` both, and ``edges`` learns edges besides. ``--experts`` names numbers of space experts instead. Stopped, it
 goes on where it was.
 
-    python experiments/raphael.py runs/raphael --seeds 0 1 2 --images 60032
-    python experiments/raphael.py runs/raphael-experts --experts 1 2 4 6 8 --seeds 0 1 2 --images 60032
+    python experiments/raphael.py runs/raphael --seeds 0 1 2 --images 40064
+    python experiments/raphael.py runs/raphael-experts --experts 1 2 4 6 8 --seeds 0 --images 40064
     python experiments/raphael.py runs/raphael --report docs/experiments
 """
 
@@ -59,10 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=60_032, help="of every arm")
+    parser.add_argument("--images", type=int, default=40_064, help="of every arm")
     parser.add_argument("--experts", type=int, nargs="+", help="numbers of space experts instead")
     parser.add_argument("--scales", type=float, nargs="+", default=SCALES, help="of guidance")
-    parser.add_argument("--prompts", type=int, default=40, help="per category")
+    parser.add_argument("--prompts", type=int, default=20, help="per category")
     parser.add_argument("--unseen", type=int, default=256, help="scenes to measure errors on")
     parser.add_argument("--encoders", default="piccolo", help="a folder of t5 and clip, or a model")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="a judge's folder")
