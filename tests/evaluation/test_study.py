@@ -1,12 +1,14 @@
 """Studies count what is there, go on where they were stopped, and give known painters what they deserve."""
 
+import math
+
 import pytest
 import torch
 
 from bottega.data.emoji_world import holds_unseen, is_held_out_triple, vocabulary
 from bottega.errors import InputError
 from bottega.evaluation.judge import Detection, Reading
-from bottega.evaluation.plot import Curve, plot
+from bottega.evaluation.plot import Curve, _decade_ticks, plot
 from bottega.evaluation.regions import landed, layout_prompts
 from bottega.evaluation.study import REAL, Arm, Task, conduct
 from bottega.evaluation.study_report import (
@@ -151,6 +153,18 @@ def test_curves_of_strength_are_sorted_out_by_weighting():
     curves = strength_curves(study, ("cat",))
     assert [curve.name for curve in curves] == ["cat, largest", "cat, std"]
     assert [x for x, _ in curves[0].points] == [0.0, 0.5]
+
+
+def test_a_logarithmic_axis_counts_in_round_numbers():
+    def shown(low: float, high: float) -> list[float]:
+        return [round(10**value, 4) for value in _decade_ticks(math.log10(low), math.log10(high))]
+
+    assert shown(1.4, 9.5) == [1.5, 2, 3, 4, 6, 8]
+    assert shown(0.9, 21) == [1, 2, 5, 10, 20]
+    assert shown(1, 10) == [1, 2, 5, 10]
+    assert shown(0.02, 90) == [0.1, 1, 10]
+    assert shown(1e-3, 1e9) == [1e-3, 1e-1, 10, 1e3, 1e5, 1e7, 1e9]
+    assert len(shown(5.0, 5.5)) > 2  # and in any where there are none
 
 
 def test_a_plot_shows_every_curve_where_its_points_are():

@@ -80,7 +80,7 @@ class _Frame:
 
     def draw(self, pen: ImageDraw.ImageDraw, font: object, x_name: str, y_name: str) -> None:
         right, bottom = _SIZE[0] - _RIGHT, _SIZE[1] - _BOTTOM
-        for value in _ticks(*self._x, whole=self._log_x):
+        for value in _decade_ticks(*self._x) if self._log_x else _ticks(*self._x):
             shown = 10**value if self._log_x else value
             x = self.place((shown, self._y[0]))[0]
             pen.line([(x, _TOP), (x, bottom)], "#e4e4e4")
@@ -121,15 +121,25 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Round numbers inside a range, about half a dozen; only whole ones where decades are meant."""
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers inside a range, about half a dozen."""
     rough = (high - low) / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
-    if whole and high - low >= 2:
-        step = max(1.0, round(step))
     first = math.ceil(low / step)
     return [i * step for i in range(first, math.floor(high / step) + 1)]
+
+
+def _decade_ticks(low: float, high: float) -> list[float]:
+    """Logarithms of round numbers inside a range: of powers of ten, and of more between them where it is short."""
+    if high - low >= 2:
+        step = max(1, round((high - low) / _TICKS))
+        return [float(power) for power in range(math.ceil(low), math.floor(high) + 1, step)]
+    digits = (1, 2, 5) if high - low >= 1 else (1, 1.5, 2, 3, 4, 6, 8)
+    powers = range(math.floor(low), math.ceil(high))
+    ticks = [power + math.log10(digit) for power in powers for digit in digits]
+    ticks = [value for value in [*ticks, float(math.ceil(high))] if low <= value <= high]
+    return ticks if len(ticks) > 1 else _ticks(low, high)
 
 
 __all__ = ["COLOURS", "Curve", "plot"]
