@@ -77,9 +77,9 @@ class RunDir:
             raise
 
     def _remove_unused(self) -> None:
-        if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
-            (self.path / _LOCK).unlink()
-        with suppress(OSError):  # what somebody wrote there stays
+        with suppress(OSError):  # what somebody wrote there stays, and another process may have been faster
+            if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+                (self.path / _LOCK).unlink()
             self.path.rmdir()
 
     @contextmanager
