@@ -77,7 +77,7 @@ class RunDir:
             raise
 
     def _remove_unused(self) -> None:
-        with suppress(OSError):  # what somebody wrote there stays, and another process may have been faster
+        with suppress(OSError):  # what was written stays; another process may have been faster
             if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
                 (self.path / _LOCK).unlink()
             self.path.rmdir()
